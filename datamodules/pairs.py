@@ -1,0 +1,189 @@
+"""Where pairs come from: windows of the store for training, whole recordings for tests, degraded per batch."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.degradations import Identity
+from datamodules.store import Store
+from signals.types import Pair, Signal
+
+
+class Batch(NamedTuple):
+    """Full-band recordings on their way to the degradation; `margin` samples on each side are its to read."""
+
+    high: Signal
+    ids: list[str]
+    seeds: Tensor
+    margin: int
+
+
+def item_seed(run_seed: int, split: str, item: int | str) -> int:
+    """[0, 2^63): the same for an item on every machine, in every batch and after every resume."""
+    digest = hashlib.sha256(f"{run_seed}/{split}/{item}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class Mixture:
+    """Stores with weights: a window comes from a part by its weight, from a recording by its length."""
+
+    def __init__(self, parts: dict[str, tuple[Store, float]]):
+        self.names = list(parts)
+        self.stores = [store for store, _ in parts.values()]
+        weights = np.array([weight for _, weight in parts.values()], dtype=float)
+        self.weights = weights / weights.sum()
+
+    @property
+    def fingerprint(self) -> list:
+        return [[store.fingerprint, round(float(w), 6)] for store, w in zip(self.stores, self.weights, strict=True)]
+
+    def draw(self, rng: np.random.Generator, length: int) -> tuple[Store, int, int]:
+        """A store, a row of it, and where a window of `length` samples starts there."""
+        store = self.stores[rng.choice(len(self.stores), p=self.weights)]
+        row = int(np.searchsorted(np.cumsum(store.lengths), rng.integers(store.lengths.sum()), side="right"))
+        return store, row, int(rng.integers(max(1, store.lengths[row] - length + 1)))
+
+
+def cut(wave: np.ndarray, start: int, length: int, margin: int) -> np.ndarray:
+    """[margin + length + margin] samples of `wave` [T] around `start`, zeros outside the recording."""
+    first, last = start - margin, start + length + margin
+    inside = wave[max(first, 0) : min(last, len(wave))]
+    return np.pad(inside, (max(-first, 0), max(last - len(wave), 0)))
+
+
+class Windows(Dataset):
+    """Training windows. Item k follows from (seed, k) alone; with a finite `pool`, from k modulo its size."""
+
+    def __init__(self, mixture: Mixture, length: int, margin: int, seed: int, pool: int | None = None):
+        self.mixture, self.length, self.margin, self.seed, self.pool = mixture, length, margin, seed, pool
+
+    def __getitem__(self, k: int) -> tuple[np.ndarray, int, str, int]:
+        item = k % self.pool if self.pool else k
+        seed = item_seed(self.seed, "train", item)
+        store, row, start = self.mixture.draw(np.random.default_rng(seed), self.length)
+        wave = store.waves[row]
+        window = cut(wave, start, self.length, self.margin)
+        return window, min(self.length, len(wave) - start), store.ids[row], seed
+
+
+class Recordings(Dataset):
+    """Every recording once: whole, or its middle `length` samples."""
+
+    def __init__(self, store: Store, split: str, seed: int, length: int | None = None, margin: int = 0):
+        self.store, self.split, self.seed, self.length, self.margin = store, split, seed, length, margin
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, int, str, int]:
+        wave, id_ = self.store.waves[row], self.store.ids[row]
+        seed = item_seed(self.seed, self.split, id_)
+        if self.length is None:
+            return np.pad(wave, self.margin), len(wave), id_, seed
+        start = max(0, (len(wave) - self.length) // 2)
+        return cut(wave, start, self.length, self.margin), min(self.length, len(wave)), id_, seed
+
+
+class Steps(Sampler):
+    """Item numbers of one epoch of `steps` batches, going on where the last epoch stopped.
+
+    Lightning calls `set_epoch`, also after a resume: which windows a step sees follows from (seed, step).
+    """
+
+    def __init__(self, steps: int, batch: int):
+        self.size, self.epoch = steps * batch, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.epoch * self.size, (self.epoch + 1) * self.size))
+
+
+def collate(items: list[tuple[np.ndarray, int, str, int]], rate: int, margin: int) -> Batch:
+    """Recordings of different lengths, zero-padded at the end to the longest."""
+    waves, lengths, ids, seeds = zip(*items, strict=True)
+    padded = np.zeros((len(waves), 1, max(map(len, waves))), dtype=np.float32)
+    for row, wave in zip(padded, waves, strict=True):
+        row[0, : len(wave)] = wave
+    high = Signal(torch.from_numpy(padded), rate, torch.tensor(lengths))
+    return Batch(high, list(ids), torch.tensor(seeds), margin)
+
+
+def crop(signal: Signal, margin: int, high_rate: int, lengths: Tensor) -> Signal:
+    """Without `margin` samples of the high rate on each side; raises ValueError off the low rate's grid."""
+    if margin * signal.rate % high_rate:
+        raise ValueError(f"a margin of {margin} samples at {high_rate} Hz is not on the grid of {signal.rate} Hz")
+    edge = margin * signal.rate // high_rate
+    wave = signal.wave[..., edge : signal.wave.shape[-1] - edge]
+    return Signal(wave, signal.rate, (lengths * signal.rate + high_rate - 1) // high_rate)
+
+
+class PairDataModule(lightning.LightningDataModule):
+    """Batches of pairs for one task: recordings from the store, degraded on the device, once per batch.
+
+    train: a mixture of stores, cut into windows of `window` samples. held_out: recordings for validation,
+    their middle window each. test: whole recordings, batched by length.
+    """
+
+    def __init__(
+        self,
+        degradation: Callable[[Signal, Tensor], tuple[Signal, Tensor]] | None = None,
+        *,
+        rate: int,
+        seed: int = 0,
+        batch: int = 4,
+        train: Mixture | None = None,
+        window: int = 0,
+        steps: int = 0,
+        pool: int | None = None,
+        held_out: Store | None = None,
+        test: Store | None = None,
+        loaders: int = 0,
+    ):
+        super().__init__()
+        self.degradation = degradation or Identity()
+        self.rate, self.seed, self.batch, self.loaders = rate, seed, batch, loaders
+        self.mixture, self.window, self.steps, self.pool = train, window, steps, pool
+        self.held_out, self.test = held_out, test
+
+    def _loader(self, dataset: Dataset, margin: int, **options) -> DataLoader:
+        return DataLoader(
+            dataset,
+            collate_fn=lambda items: collate(items, self.rate, margin),
+            num_workers=self.loaders,
+            persistent_workers=self.loaders > 0,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        margin = self.degradation.margin
+        windows = Windows(self.mixture, self.window, margin, self.seed, self.pool)
+        return self._loader(windows, margin, batch_size=self.batch, sampler=Steps(self.steps, self.batch))
+
+    def val_dataloader(self) -> DataLoader:
+        margin = self.degradation.margin
+        middles = Recordings(self.held_out, "validation", self.seed, self.window, margin)
+        return self._loader(middles, margin, batch_size=self.batch)
+
+    def test_dataloader(self) -> DataLoader:
+        order = np.argsort(self.test.lengths, kind="stable")[::-1]  # the longest first: memory fails early
+        batches = [order[i : i + self.batch].tolist() for i in range(0, len(order), self.batch)]
+        return self._loader(Recordings(self.test, "test", self.seed), 0, batch_sampler=batches)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Pair:
+        """The one place where a degradation happens, for training, validation and test alike."""
+        wide, lengths, margin = batch.high, batch.high.lengths, batch.margin
+        low, cutoff = self.degradation(wide._replace(lengths=lengths + 2 * margin), batch.seeds)
+        high = crop(wide, margin, wide.rate, lengths)
+        return Pair(crop(low, margin, wide.rate, lengths), high, cutoff, batch.ids, batch.seeds)

@@ -1,0 +1,34 @@
+"""How methods learn and predict. One line here makes a method known to every table and command."""
+
+import importlib
+from collections.abc import Mapping
+
+from signals.errors import UserError
+
+METHODS = {
+    "unprocessed": "baselines:Unprocessed",
+    "spline": "baselines:Spline",
+    "cubic": "baselines:Cubic",
+    "linear": "baselines:Linear",
+    "hold": "baselines:Hold",
+    "sinc": "baselines:Sinc",
+    "audiosr": "audiosr:AudioSR",
+    "gt_mel": "audiosr:GTMel",
+}
+
+
+def find_stage(name: str) -> type:
+    """`audiosr.VAE` -> the class. Raises UserError where there is none."""
+    module, _, stage = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(f"lightning_modules.{module}"), stage)
+    except (ModuleNotFoundError, AttributeError):
+        raise UserError(f"no stage {name}.") from None
+
+
+def build_method(name: str, rate: int, parts: Mapping[str, object], settings: Mapping):
+    """A SuperResolver at `rate` Hz from trained parts. Raises UserError where the method is not known."""
+    if name not in METHODS:
+        raise UserError(f"unknown method {name}: one of {', '.join(METHODS)}.")
+    module, _, method = METHODS[name].partition(":")
+    return getattr(importlib.import_module(f"lightning_modules.{module}"), method)(rate=rate, **parts, **settings)

@@ -1,0 +1,80 @@
+"""The log-mel spectrogram that all three networks of AudioSR speak (specs/audiosr.md, 1.1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from signals.spectra import mel_filters, stft
+
+
+def magnitude(wave: Tensor, n_fft: int, hop: int, window_length: int | None = None) -> Tensor:
+    """wave [B, 1, T] -> linear magnitude [B, F, N], N = T // hop, in float32 under any autocast.
+
+    Reflected by (n_fft - hop) / 2 at each end, so that every frame is centred on its own `hop` samples.
+    """
+    padding = (n_fft - hop) // 2
+    with torch.autocast(wave.device.type, enabled=False):
+        wave = F.pad(wave.float(), (padding, padding), mode="reflect")
+        return stft(wave, n_fft, hop, window_length, center=False).abs()
+
+
+class LogMel(nn.Module):
+    """Natural logarithm of the mel magnitude, floored, in float32 under any autocast.
+
+    `rate`, `fmin` and `fmax` in Hz, `n_fft` (also the Hann window) and `hop` in samples: 100 frames a second.
+    Slaney mel scale and norm. Level, mean and deviation stay as they are: the autoencoder takes it raw.
+    """
+
+    def __init__(
+        self,
+        rate: int = 48000,
+        n_fft: int = 2048,
+        hop: int = 480,
+        n_mels: int = 256,
+        fmin: float = 20,
+        fmax: float = 24000,
+        floor: float = 1e-5,
+    ):
+        super().__init__()
+        self.n_fft, self.hop, self.floor = n_fft, hop, floor
+        filters = mel_filters(rate, n_fft, n_mels, fmin, fmax)
+        self.register_buffer("filters", filters.clone(), persistent=False)
+
+    def magnitude(self, wave: Tensor) -> Tensor:
+        """wave [B, 1, T] -> linear magnitude [B, F, N], N = T // hop, F = n_fft / 2 + 1."""
+        return magnitude(wave, self.n_fft, self.hop)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """wave [B, 1, T] -> log-mel [B, M, N]; silence is log(floor) = -11.51."""
+        with torch.autocast(wave.device.type, enabled=False):
+            return (self.filters @ self.magnitude(wave)).clamp(min=self.floor).log()
+
+
+def normalise(wave: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """wave [B, 1, T] without its mean and at peak 0.5, the mean and the gain [B, 1, 1] that did it.
+
+    As released, except that silence, where the released code divides by zero, keeps its level.
+    """
+    mean = wave.mean(dim=-1, keepdim=True)
+    peak = (wave - mean).abs().amax(dim=-1, keepdim=True)
+    gain = torch.where(peak > 1e-5, 0.5 / peak, 1.0)
+    return (wave - mean) * gain, mean, gain
+
+
+class RunningMean(nn.Module):
+    """Mean log-mel [M] of everything seen in training: the constant that a network has to beat."""
+
+    def __init__(self, n_mels: int):
+        super().__init__()
+        self.register_buffer("total", torch.zeros(n_mels, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def update(self, log_mel: Tensor) -> None:
+        """log_mel: [B, M, N]."""
+        self.total += log_mel.detach().double().sum(dim=(0, 2))
+        self.count += log_mel.shape[0] * log_mel.shape[2]
+
+    def error(self, log_mel: Tensor) -> Tensor:
+        """Mean absolute distance [B] of log_mel [B, M, N] to the constant."""
+        constant = (self.total / self.count.clamp(min=1)).float()
+        return (log_mel - constant[:, None]).abs().mean(dim=(1, 2))

@@ -1,0 +1,155 @@
+"""AudioSR in use: estimate the band edge, diffuse the latent, vocode, put the known band back."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lightning_modules.audiosr.frontend import normalise
+from lightning_modules.audiosr.latent_diffusion import LatentDiffusion
+from lightning_modules.audiosr.settings import Settings
+from lightning_modules.audiosr.vae import VAE
+from lightning_modules.audiosr.vocoder import Vocoder
+from lightning_modules.stage import uniform
+from lightning_modules.super_resolver import SuperResolver
+from signals.filters import design, sosfilt
+from signals.resampling import resampled_length
+from signals.spectra import istft, rolloff, stft
+from signals.types import Signal, silence_padding
+
+ORDER = 8  # of the pre-filter
+LOWEST = 1000.0  # Hz; a lower estimate means dark or silent material, not a band edge
+HIGHEST = 0.98  # of the Nyquist frequency: above, the band counts as full
+
+
+class AudioSR(SuperResolver):
+    """Any input up to 48 kHz, any band edge from 2 to 16 kHz, to 48 kHz full band.
+
+    window, overlap: frames of 10 ms; windows are multiples of 64 frames. Faults of the released code that are
+    not repeated (specs/audiosr.md, 4): silence and dark input crash it, every window of a long file is
+    levelled and filtered on its own, padding is off by one for some lengths.
+    """
+
+    def __init__(
+        self,
+        rate: int,
+        vae: VAE,
+        ldm: LatentDiffusion,
+        vocoder: Vocoder,
+        window: int,
+        overlap: int,
+        **settings: Mapping,
+    ):
+        super().__init__(rate)
+        self.vae, self.ldm, self.vocoder = vae, ldm, vocoder
+        self.settings = ldm.settings = Settings.of(**settings)
+        self.upsample = self.settings.upsample
+        self.blind = self.settings.cutoff == "estimate"
+        hop = vae.log_mel.hop
+        self.grid = 64 * hop  # samples: 8 of the autoencoder times 8 of the denoiser, in frames
+        self.window, self.overlap = window * hop, overlap * hop
+
+    def forward(
+        self,
+        low: Signal,
+        *,
+        cutoff: Tensor | None = None,
+        seeds: Tensor | None = None,
+        reference: Signal | None = None,
+    ) -> Signal:
+        """As SuperResolver.forward; one gain, one band edge and one pre-filter for the whole recording."""
+        if seeds is None:
+            seeds = torch.arange(len(low.wave), device=low.wave.device)
+        known = self.raise_rate(low, resampled_length(low.wave.shape[-1], low.rate, self.rate))
+        wave, mean, gain = normalise(known.wave)
+        wave = silence_padding(wave, known.lengths)
+        cutoff = self.band_edge(wave) if cutoff is None else cutoff
+        filtered = silence_padding(self.prefilter(wave, cutoff, seeds), known.lengths)
+        made = super().forward(Signal(filtered, self.rate, known.lengths), cutoff=cutoff, seeds=seeds)
+        pasted = wave if self.settings.paste == "input" else filtered
+        wave = self.replace_low_band(made.wave, pasted[..., : made.wave.shape[-1]], cutoff)
+        wave = wave / gain + mean if self.settings.keep_level else normalise(wave)[0]
+        return made._replace(wave=silence_padding(wave, made.lengths))
+
+    def band_edge(self, wave: Tensor) -> Tensor:
+        """[B] Hz: below it lies `rolloff` of the time-summed magnitude of wave [B, 1, T].
+
+        Paper: "the 99% roll-off", which we take of the whole recording. It depends on the content: explicit
+        cut-offs are better where they are known.
+        """
+        magnitude = self.vae.log_mel.magnitude(self.padded(wave))
+        hertz = rolloff(magnitude, self.settings.rolloff) * self.rate / 2 / (magnitude.shape[1] - 1)
+        return hertz.float().clamp(min=LOWEST)
+
+    def padded(self, wave: Tensor) -> Tensor:
+        """wave [B, 1, T] with zeros up to the next multiple of the grid."""
+        return torch.nn.functional.pad(wave, (0, -wave.shape[-1] % self.grid))
+
+    def prefilter(self, wave: Tensor, cutoff: Tensor, seeds: Tensor) -> Tensor:
+        """Order-8 zero-phase low-pass at the band edge [B] Hz: the input as training saw it."""
+        kinds = self.settings.prefilters
+        chosen = [kinds[int(u * len(kinds))] for u in uniform(seeds, salt=7)]
+        narrow = cutoff < HIGHEST * self.rate / 2
+        if not narrow.any():
+            return wave
+        sections = [
+            design(kind, ORDER, float(hertz), self.rate)
+            for kind, hertz, is_narrow in zip(chosen, cutoff, narrow, strict=True)
+            if is_narrow
+        ]
+        out = wave.clone()
+        for _ in range(self.settings.prefilter_passes):
+            out[narrow] = sosfilt(out[narrow], sections, zero_phase=True)
+        return out
+
+    @torch.no_grad()
+    def resolve(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor | None) -> Tensor:
+        image = self.vae.image(self.padded(low.wave))
+        latent = self.ldm.sample(*self.vae.posterior(image), seeds)
+        decoded = self.vae.decode(latent)
+        known = self.mel_centres() < cutoff[:, None]  # [B, M]
+        log_mel = torch.where(known[:, None, None], image, decoded)
+        return self.vocoder(log_mel[:, 0].mT)[..., : low.wave.shape[-1]]
+
+    def mel_centres(self) -> Tensor:
+        """[M] Hz: centre of mass of each mel filter."""
+        filters = self.vae.log_mel.filters
+        hertz = torch.linspace(0, self.rate / 2, filters.shape[1], device=filters.device)
+        return (filters * hertz).sum(dim=1) / filters.sum(dim=1).clamp(min=1e-12)
+
+    def replace_low_band(self, made: Tensor, known: Tensor, cutoff: Tensor) -> Tensor:
+        """[B, 1, T]: `known` below the cut-off [B] Hz, `made` above, levels matched at the seam.
+
+        r is the magnitude of the known signal over that of the made one, around the cut-off and within
+        [0.8, 1.2] as released; it scales the generated band, so that the known one stays what it was. (Variant
+        `code` scales the known band by 1/r instead, as released.)
+        """
+        size, hop = 2048, 512
+        X, Y = stft(known, size, hop), stft(made, size, hop)
+        hertz = torch.linspace(0, self.rate / 2, X.shape[1], device=X.device)
+        edge = (hertz - cutoff[:, None]).abs().argmin(dim=1)
+        rows = torch.arange(len(X), device=X.device)
+        r = X[rows, edge].abs().sum(dim=-1) / Y[rows, edge].abs().sum(dim=-1).clamp(min=1e-8)
+        r = r.clamp(0.8, 1.2)[:, None, None]
+        seam = max(self.settings.seam, 1e-3)
+        share = ((cutoff[:, None] - hertz) / seam).clamp(0, 1)[..., None]  # of the known signal, [B, F, 1]
+        mixed = share * X + (1 - share) * Y * r if self.settings.paste == "input" else share * X / r + (1 - share) * Y
+        return istft(mixed, size, hop, made.shape[-1])
+
+
+class GTMel(SuperResolver):
+    """The vocoder on the mel of the reference: what no front half could exceed (Table 1, `GT-Mel`)."""
+
+    oracle = True
+
+    def __init__(self, rate: int, vocoder: Vocoder):
+        super().__init__(rate)
+        self.vocoder = vocoder
+
+    @torch.no_grad()
+    def resolve(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor) -> Tensor:
+        hop = self.vocoder.log_mel.hop
+        wave, mean, gain = normalise(reference)
+        padded = torch.nn.functional.pad(wave, (0, max(-wave.shape[-1] % hop, 2 * 2048 - wave.shape[-1])))
+        made = self.vocoder(self.vocoder.log_mel(padded))[..., : reference.shape[-1]]
+        return made / gain + mean

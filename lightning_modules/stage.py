@@ -1,0 +1,155 @@
+"""What learns: a stage is a part of a method that is trained alone, by named losses weighed by its configuration."""
+
+from collections.abc import Iterable, Mapping
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from signals.errors import UserError
+from signals.types import Pair
+
+
+def noise(shape: Iterable[int], seeds: Tensor, salt: int = 0) -> Tensor:
+    """Standard normal [B, *shape], each item from its own seed [B]: the same in any batch, on any device.
+
+    salt: tells apart what is drawn twice for one item (two noises of a step, or two steps).
+    """
+    return torch.stack([torch.randn(*shape, generator=g) for g in _generators(seeds, salt)]).to(seeds.device)
+
+
+def uniform(seeds: Tensor, salt: int = 0) -> Tensor:
+    """Uniform [0, 1) numbers [B], each from its item's seed."""
+    return torch.cat([torch.rand(1, generator=g) for g in _generators(seeds, salt)]).to(seeds.device)
+
+
+def _generators(seeds: Tensor, salt: int) -> list[torch.Generator]:
+    stride = 0x9E3779B97F4A7C15  # odd: neighbouring seeds and salts stay apart
+    return [torch.Generator().manual_seed((int(s) + stride * salt) % 2**63) for s in seeds]
+
+
+class Stage(lightning.LightningModule):
+    """One training. A subclass gives `losses(pair)`, named terms, each a mean over the items of the batch.
+
+    weights: of the loss terms; exactly their names. optimizer: `lr`, `betas`, `weight_decay`, `warmup` (steps
+    of linear rise), `decay` (factor on the rate per epoch), `clip` (gradient norm; 0: none).
+    """
+
+    def __init__(self, weights: Mapping[str, float], optimizer: Mapping):
+        super().__init__()
+        self.weights, self.optimizer = dict(weights), dict(optimizer)
+        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
+
+    def losses(self, pair: Pair) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def held_out(self, pair: Pair) -> dict[str, Tensor]:
+        """What the stage is judged by on recordings it never saw: `model` and, for scale, `constant`.
+
+        Both [B], the lower the better; `constant` is the same measure of the best answer that ignores the
+        input (a training mean, or zero).
+        """
+        raise NotImplementedError
+
+    def weigh(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of named terms, which are logged. Raises UserError on a term without a weight."""
+        unknown = set(terms) - set(self.weights)
+        if unknown:
+            raise UserError(f"{type(self).__name__} has no weight for the loss terms {', '.join(sorted(unknown))}.")
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, prog_bar=True)
+        return sum(self.weights[name] * term for name, term in terms.items())
+
+    def training_step(self, pair: Pair, _: int) -> Tensor:
+        loss = self.weigh(self.losses(pair))
+        self.batches_seen += 1
+        return loss
+
+    def validation_step(self, pair: Pair, _: int) -> None:
+        for name, values in self.held_out(pair).items():
+            self.log(f"held_out/{name}", values.mean(), batch_size=len(values), sync_dist=True)
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> tuple[torch.optim.Optimizer, object]:
+        """AdamW and its learning rate by step: a linear warm-up, then a decay per epoch."""
+        settings = self.optimizer
+        adam = torch.optim.AdamW(
+            parameters, settings["lr"], tuple(settings["betas"]), weight_decay=settings["weight_decay"]
+        )
+        epoch = self.trainer.limit_train_batches if self._trainer else 1
+
+        def factor(step: int) -> float:
+            return min(1.0, (step + 1) / max(1, settings["warmup"])) * settings["decay"] ** (step // epoch)
+
+        return adam, torch.optim.lr_scheduler.LambdaLR(adam, factor)
+
+    def configure_optimizers(self):
+        adam, schedule = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+        self.clip(optimizer)
+
+    def clip(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.optimizer["clip"]:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.optimizer["clip"])
+
+
+class AdversarialStage(Stage):
+    """Generator against critic, by hand, written once for all adversarial methods.
+
+    A subclass names its networks `generator` and `critic` and gives `generate(pair)`, `critic_losses` and
+    `generator_losses`. The generator steps on every `n_critic`-th batch, the critic on all; both wait for
+    batch `critic_from`, until when `generator_losses` is called with `adversarial=False`. Counting is by
+    `batches_seen`: Lightning's global_step counts the steps of both optimisers.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, float], optimizer: Mapping, n_critic: int = 1, critic_from: int = 0
+    ):
+        super().__init__(weights, optimizer)
+        self.automatic_optimization = False
+        self.n_critic, self.critic_from = n_critic, critic_from
+        self.generator: nn.Module
+        self.critic: nn.Module
+
+    def generate(self, pair: Pair):
+        """Whatever both sides need of the generator's work on this batch."""
+        raise NotImplementedError
+
+    def critic_losses(self, pair: Pair, made) -> dict[str, Tensor]:
+        """Terms of the critic; what was generated passes no gradient."""
+        raise NotImplementedError
+
+    def generator_losses(self, pair: Pair, made, adversarial: bool) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def losses(self, pair: Pair) -> dict[str, Tensor]:
+        """All terms of both sides, as one step would see them."""
+        made = self.generate(pair)
+        return self.critic_losses(pair, made) | self.generator_losses(pair, made, adversarial=True)
+
+    def training_step(self, pair: Pair, _: int) -> None:
+        optimizers, schedules = self.optimizers(), self.lr_schedulers()
+        adversarial = bool(self.batches_seen >= self.critic_from)
+        generators_turn = bool(self.batches_seen % self.n_critic == 0)
+        with torch.set_grad_enabled(generators_turn):
+            made = self.generate(pair)
+        if adversarial:
+            self._step(optimizers[1], self.weigh(self.critic_losses(pair, made)))
+            schedules[1].step()
+        if generators_turn:
+            self.critic.requires_grad_(False)
+            self._step(optimizers[0], self.weigh(self.generator_losses(pair, made, adversarial)))
+            self.critic.requires_grad_(True)
+            schedules[0].step()
+        self.batches_seen += 1
+
+    def _step(self, optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        self.clip(optimizer)
+        optimizer.step()
+
+    def configure_optimizers(self):
+        sides = [self.make_optimizer(side.parameters()) for side in (self.generator, self.critic)]
+        return [adam for adam, _ in sides], [schedule for _, schedule in sides]

@@ -1,0 +1,94 @@
+"""Interpolation without a filter: the spectrum's images stay, as far as the kernel lets them.
+
+Every function takes `wave` [B, 1, T] at `rate_in` Hz and gives [B, 1, length] at `rate_out` Hz. Sample n of
+the result lies at n * rate_in / rate_out samples of the input. Beyond its ends the input keeps its first and
+last value.
+"""
+
+from collections.abc import Callable
+from math import ceil, gcd
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from signals import resampling
+
+POLE = 3**0.5 - 2
+REACH = 24  # samples after which |POLE|^n is below 1e-13
+
+
+def hold(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+    """Sample-and-hold: each sample lasts until the next."""
+    return _interpolate(wave, rate_in, rate_out, length, lambda t: ((t >= 0) & (t < 1)).double(), 1)
+
+
+def linear(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+    """Straight lines between the samples."""
+    return _interpolate(wave, rate_in, rate_out, length, lambda t: (1 - t.abs()).clamp(min=0), 1)
+
+
+def cubic(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+    """Cubic convolution over four samples (Keys 1981, a = -1/2)."""
+    return _interpolate(wave, rate_in, rate_out, length, _keys, 2)
+
+
+def spline(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+    """The cubic spline through all samples.
+
+    Equal to scipy.interpolate.make_interp_spline(k=3) more than 24 samples from the ends, where the two take
+    different things to be outside.
+    """
+    return _interpolate(wave, rate_in, rate_out, length, _cardinal_spline, REACH + 2)
+
+
+def sinc(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+    """`resampling.sinc`, cropped or continued with zeros to `length`: what is outside is silence to it."""
+    resampled = resampling.sinc(wave, rate_in, rate_out)
+    return pad(resampled, (0, length - resampled.shape[-1]))
+
+
+INTERPOLATIONS: dict[str, Callable[[Tensor, int, int, int], Tensor]] = {
+    "hold": hold,
+    "linear": linear,
+    "cubic": cubic,
+    "spline": spline,
+    "sinc": sinc,
+}
+
+
+def _interpolate(
+    wave: Tensor, rate_in: int, rate_out: int, length: int, kernel: Callable[[Tensor], Tensor], reach: int
+) -> Tensor:
+    """Sum over k of wave[k] * kernel(t - k) at the times t of the result; `kernel` is zero beyond `reach`."""
+    up, down = rate_out // gcd(rate_in, rate_out), rate_in // gcd(rate_in, rate_out)
+    phases = torch.arange(up, dtype=torch.float64)[:, None] * down
+    inputs = torch.arange(-reach, (up - 1) * down // up + reach + 1, dtype=torch.float64)
+    taps = kernel((phases - inputs * up) / up)
+    read = (ceil(length / up) - 1) * down + taps.shape[1]
+    margins = (reach, max(0, read - reach - wave.shape[-1]))
+    return resampling.polyphase(pad(wave, margins, mode="replicate"), taps, down)[..., :length]
+
+
+def _keys(t: Tensor) -> Tensor:
+    """Keys' kernel (1981, eq. 15)."""
+    t = t.abs()
+    near = 1.5 * t**3 - 2.5 * t**2 + 1
+    far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    return torch.where(t < 1, near, torch.where(t < 2, far, 0))
+
+
+def _b_spline(t: Tensor) -> Tensor:
+    """The cubic B-spline."""
+    t = t.abs()
+    return torch.where(t < 1, 2 / 3 - t**2 + t**3 / 2, (2 - t).clamp(min=0) ** 3 / 6)
+
+
+def _cardinal_spline(t: Tensor) -> Tensor:
+    """The cubic spline that is 1 at 0 and 0 at all other integers: a sum of B-splines.
+
+    Their weights invert a B-spline's samples, (1, 4, 1) / 6: -6z / (1 - z^2) * z^|k| with z = sqrt(3) - 2
+    (Unser, Splines: a perfect fit for signal and image processing, 1999).
+    """
+    k = torch.arange(-REACH, REACH + 1, dtype=torch.float64)
+    return (_b_spline(t[..., None] - k) * (-6 * POLE / (1 - POLE**2) * POLE ** k.abs())).sum(-1)

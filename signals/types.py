@@ -1,0 +1,50 @@
+"""What travels through the house: recordings as batches, and pairs of them.
+
+Shapes use one alphabet everywhere: `B` batch, `C` channels, `T` samples, `F` frequency bins, `N` frames,
+`M` mel bands.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Signal(NamedTuple):
+    """A batch of mono signals of different lengths.
+
+    wave: [B, 1, T], zero-padded at the end. rate: Hz. lengths: [B], valid samples of each.
+    """
+
+    wave: Tensor
+    rate: int
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, wave: Tensor, rate: int) -> "Signal":
+        """A batch without padding: every sample of `wave` [B, 1, T] is valid."""
+        return cls(wave, rate, torch.full((len(wave),), wave.shape[-1], device=wave.device))
+
+
+class Pair(NamedTuple):
+    """What a super-resolver hears (`low`) and what it should give back (`high`).
+
+    cutoff: [B] Hz, the true band edge of `low`. ids: recordings. seeds: [B], from run seed, split and item:
+    whatever is random about an item is drawn from its seed, so that it is the same everywhere.
+    """
+
+    low: Signal
+    high: Signal
+    cutoff: Tensor
+    ids: list[str]
+    seeds: Tensor
+
+
+def valid(lengths: Tensor, size: int) -> Tensor:
+    """[B, size] mask of the samples (or frames) before each length [B]."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def silence_padding(wave: Tensor, lengths: Tensor) -> Tensor:
+    """`wave` [B, 1, T] with everything from each length [B] on set to zero."""
+    return wave * valid(lengths, wave.shape[-1])[:, None]

@@ -1,0 +1,110 @@
+"""Interpolation against NumPy and SciPy, by closed forms, and at the samples themselves."""
+
+import numpy as np
+import pytest
+import scipy.interpolate
+import torch
+from torch.nn.functional import one_hot, pad
+
+from signals.interpolation import INTERPOLATIONS, cubic, hold, linear, spline
+from signals.resampling import resampled_length
+
+RATES = [(16000, 48000), (8000, 48000), (32000, 48000), (44100, 48000), (48000, 16000), (48000, 48000)]
+LOCAL = ["hold", "linear", "cubic", "spline"]
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def instants(rate_in: int, rate_out: int, length: int) -> np.ndarray:
+    return np.arange(length) * rate_in / rate_out
+
+
+@pytest.mark.parametrize("rates", RATES)
+def test_hold_equals_the_latest_sample(rates):
+    wave, length = noise(2, 1, 200), resampled_length(200, *rates)
+    latest = torch.arange(length) * rates[0] // rates[1]
+    torch.testing.assert_close(hold(wave, *rates, length), wave[..., latest])
+
+
+@pytest.mark.parametrize("rates", RATES)
+def test_linear_equals_numpy_everywhere(rates):
+    wave, length = noise(1, 1, 200), resampled_length(200, *rates)
+    expected = np.interp(instants(*rates, length), np.arange(200), wave[0, 0])
+    np.testing.assert_allclose(linear(wave, *rates, length)[0, 0], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("rates", RATES)
+def test_cubic_equals_hermite_with_central_slopes(rates):
+    """Keys' kernel with a = -1/2 is the cubic Hermite spline with slopes (x[n + 1] - x[n - 1]) / 2."""
+    wave, length = noise(1, 1, 200), resampled_length(200, *rates)
+    x = np.pad(wave[0, 0].numpy(), 2, mode="edge")
+    hermite = scipy.interpolate.CubicHermiteSpline(np.arange(-1, 201), x[1:-1], (x[2:] - x[:-2]) / 2)
+    np.testing.assert_allclose(
+        cubic(wave, *rates, length)[0, 0], hermite(instants(*rates, length)), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("rates", RATES)
+def test_spline_equals_scipy_away_from_the_ends(rates):
+    wave, length = noise(1, 1, 200), resampled_length(200, *rates)
+    t = instants(*rates, length)
+    inside = (t > 24) & (t < 199 - 24)
+    assert inside.sum() > 40
+    expected = scipy.interpolate.make_interp_spline(np.arange(200), wave[0, 0], k=3)(t)
+    actual = spline(wave, *rates, length)[0, 0].numpy()
+    np.testing.assert_allclose(actual[inside], expected[inside], atol=1e-11)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("rates", [(16000, 48000), (32000, 48000), (44100, 48000)])
+def test_samples_that_coincide_are_kept(name, rates):
+    wave, length = noise(1, 1, 300), resampled_length(300, *rates)
+    step = torch.tensor(rates) // np.gcd(*rates)
+    at_in, at_out = torch.arange(0, 300, step[0]), torch.arange(0, length, step[1])
+    kept = INTERPOLATIONS[name](wave, *rates, length)[..., at_out]
+    assert len(at_out) > 1
+    torch.testing.assert_close(kept, wave[..., at_in], atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("name", INTERPOLATIONS)
+@pytest.mark.parametrize("rates", [(16000, 48000), (32000, 48000), (44100, 48000)])
+def test_a_peak_stays_at_its_index(name, rates):
+    low, high = (rate // np.gcd(*rates) for rate in rates)
+    wave = one_hot(torch.tensor(2 * low), 5 * low + 100).float()[None, None]
+    result = INTERPOLATIONS[name](wave, *rates, 4 * high)[0, 0]
+    assert result.argmax() == 2 * high
+    if name != "hold":
+        reach = min(60, 2 * high)
+        around = result[2 * high - reach : 2 * high + reach + 1]
+        torch.testing.assert_close(around, around.flip(0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_constant_stays_constant_to_its_ends_and_beyond(name):
+    result = INTERPOLATIONS[name](torch.full((2, 1, 5), 0.7), 16000, 48000, 40)
+    torch.testing.assert_close(result, torch.full((2, 1, 40), 0.7))
+
+
+@pytest.mark.parametrize("name", INTERPOLATIONS)
+@pytest.mark.parametrize("length", [1, 299, 300, 301])
+def test_length_is_what_was_asked_for(name, length):
+    wave = noise(2, 1, 100).float()
+    result = INTERPOLATIONS[name](wave, 16000, 48000, length)
+    assert result.shape == (2, 1, length)
+    assert result.dtype == torch.float32
+    assert result.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", INTERPOLATIONS)
+def test_items_do_not_depend_on_their_batch(name):
+    """More than 24 samples (sinc: its own 64 or so) from an item's end, beyond which padding is not its last value."""
+    item = noise(1, 1, 300).float()
+    alone = INTERPOLATIONS[name](item, 16000, 48000, 900)
+    batch = INTERPOLATIONS[name](
+        torch.cat([pad(item, (0, 200)), noise(1, 1, 500).float()]), 16000, 48000, 1500
+    )
+    inside = 3 * (300 - 26)
+    assert alone.std() > 0.1
+    torch.testing.assert_close(batch[:1, :, :inside], alone[..., :inside])
