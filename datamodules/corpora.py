@@ -1,7 +1,7 @@
 """Corpora: recordings in the layouts of their official releases, and named splits of them.
 
-Every corpus is a function `(root, split, **options) -> Selection`; `split` is `train`, `validation` or `test`,
-and no speaker (or source, or fold) is in two of them.
+Every corpus is a function `(root, split, **options) -> Selection`; `split` is `train`, `validation` or
+`test`, and no speaker (or source, or fold) is in two of them.
 """
 
 import csv
@@ -20,7 +20,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class Item(NamedTuple):
-    """A file of a corpus. `group` is its speaker, track source or fold: what splits and macro averages go by."""
+    """A file of a corpus. `group` is its speaker, source or fold: what splits and macro averages go by."""
 
     path: Path
     id: str
@@ -115,20 +115,23 @@ def folder(
     """`path` below `root`, one subfolder a speaker (or source); files beside them form groups of their own.
 
     leave_out: patterns of groups to leave out (speakers that are test speakers elsewhere). everything: all
-    groups in `train`, whatever the split would be. min_bandwidth: Hz.
+    groups, whatever the split: for a corpus that is used for one split only. min_bandwidth: Hz.
     """
     base = _demand(
-        root / path, path, f"Put audio into {path}/<speaker or source>/ below data.root={root}, or choose other parts."
+        root / path,
+        path,
+        f"Put audio into {path}/<speaker or source>/ below data.root={root}, or choose other parts.",
     )
     items = []
     for file in _audio_below(base):
         inside = file.relative_to(base)
         group = inside.parts[0] if len(inside.parts) > 1 else inside.stem
         if not any(fnmatch.fnmatch(group, pattern) for pattern in leave_out):
-            items.append(Item(file, str(inside.with_suffix("")), group))
+            items.append(Item(file, inside.with_suffix("").as_posix(), group))
     if not items:
         raise UserError(f"corpus {path}: no audio ({', '.join(sorted(AUDIO_SUFFIXES))}) below {base}.")
-    chosen = set(item.group for item in items) if everything else split_groups((i.group for i in items), split)
+    groups = {item.group for item in items}
+    chosen = groups if everything else split_groups(groups, split)
     return Selection(
         path,
         split,
@@ -162,13 +165,16 @@ def esc50(root: Path, split: str) -> Selection:
 # AudioStock -----------------------------------------------------------------------------------------------
 
 AUDIOSTOCK_TRACKS = 100
+AUDIOSTOCK_WHERE = (
+    "Its tracks are licensed at https://audiostock.net: list yours in AudioStock/tracks.txt, one path a line."
+)
 
 
 def audiostock(root: Path, split: str, stand_in: dict | None = None) -> Selection:
     """AudioSR's 100 hand-picked AudioStock tracks: a licensed catalogue, and the list was never published.
 
-    `AudioStock/tracks.txt` below the root names a user's own licensed tracks, one path a line, relative to it.
-    Without it, `stand_in` (the options of `folder`) takes the column, and says so.
+    `AudioStock/tracks.txt` below the root names a user's own licensed tracks, one path a line, relative to
+    it; all are for test. Without it, `stand_in` (the options of `folder`) takes the column, and says so.
     """
     base = root / "AudioStock"
     listing = base / "tracks.txt"
@@ -177,10 +183,11 @@ def audiostock(root: Path, split: str, stand_in: dict | None = None) -> Selectio
         missing = [name for name in names if not (base / name).is_file()]
         if missing:
             raise UserError(f"corpus audiostock: {listing} names {missing[0]}, which is not there.")
-        items = tuple(Item(base / name, str(Path(name).with_suffix("")), name) for name in sorted(names))
+        tracks = [Item(base / name, Path(name).with_suffix("").as_posix(), name) for name in sorted(names)]
+        items = tuple(tracks) if split == "test" else ()
         return Selection("audiostock", split, items, AUDIOSTOCK_TRACKS, stand_in=is_demo(root))
     if stand_in is None:
-        raise UserError(f"corpus audiostock: no {listing}. List your licensed tracks there, one path a line.")
+        raise UserError(f"corpus audiostock: no {listing}. {AUDIOSTOCK_WHERE}")
     found = folder(root, split, **stand_in)
     return Selection(found.corpus, split, found.items, AUDIOSTOCK_TRACKS, True, found.min_bandwidth)
 
@@ -194,7 +201,7 @@ CORPORA: dict[str, Callable[..., Selection]] = {
 
 
 def select(root: Path, split: str, corpus: str, **options) -> Selection:
-    """The files of one split. Raises UserError where the corpus is unknown, missing or has none in this split."""
+    """The files of one split. Raises UserError where the corpus is unknown, missing or has none in it."""
     if corpus not in CORPORA:
         raise UserError(f"unknown corpus {corpus}: one of {', '.join(CORPORA)}.")
     selection = CORPORA[corpus](root, split, **options)

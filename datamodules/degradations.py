@@ -50,15 +50,16 @@ class RandomLowpass:
         return kind, int(rng.integers(self.order[0], self.order[1] + 1)), float(rng.uniform(*self.cutoff))
 
     def __call__(self, high: Signal, seeds: Tensor) -> tuple[Signal, Tensor]:
-        drawn = [self.draw(int(seed)) for seed in seeds]
+        drawn = [self.draw(seed) for seed in seeds.tolist()]
         cutoff = torch.tensor([hertz for *_, hertz in drawn], device=high.wave.device)
-        ideal = torch.tensor([kind == "boxcar" for kind, *_ in drawn], device=high.wave.device)
+        ideal = [row for row, (kind, *_) in enumerate(drawn) if kind == "boxcar"]
+        iir = [row for row, (kind, *_) in enumerate(drawn) if kind != "boxcar"]
         low = torch.empty_like(high.wave)
-        if ideal.any():
+        if ideal:
             low[ideal] = boxcar(high.wave[ideal], cutoff[ideal], high.rate)
-        if not ideal.all():
-            sections = [design(kind, n, hertz, high.rate) for kind, n, hertz in drawn if kind != "boxcar"]
-            low[~ideal] = sosfilt(high.wave[~ideal], sections, zero_phase=True)
+        if iir:
+            sections = [design(*drawn[row], high.rate) for row in iir]
+            low[iir] = sosfilt(high.wave[iir], sections, zero_phase=True)
         return Signal(silence_padding(low, high.lengths), high.rate, high.lengths), cutoff
 
 

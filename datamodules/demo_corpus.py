@@ -54,7 +54,8 @@ def drift(rng: Generator, frames: int, seconds: float) -> np.ndarray:
 
 
 def frames_of(seconds: float) -> int:
-    return int(seconds * RATE) // HOP + 1
+    """Frames that cover all samples, N: the cross-fade needs one on either side of each sample."""
+    return int(seconds * RATE) // HOP + 2
 
 
 def sampled(control: np.ndarray, samples: int, rate: int = RATE) -> np.ndarray:
@@ -145,7 +146,7 @@ PHONES = {
     "l": (0.06, 0.55, 340, 1150, 2800, 0.0, 4000, 1.0), "r": (0.06, 0.55, 330, 1150, 1650, 0.0, 4000, 1.0),
     "w": (0.06, 0.55, 300, 700, 2200, 0.0, 4000, 1.0), "j": (0.05, 0.55, 270, 2200, 3000, 0.0, 4000, 1.0),
 }  # fmt: skip
-ONSETS = ["", "s", "S", "f", "z", "m", "n", "l", "r", "w", "j", "h", "-Ph", "-Th", "-Kh", "s-T", "fl"]  # fmt: skip
+ONSETS = ["", "s", "S", "f", "z", "m", "n", "l", "r", "w", "j", "h", "-Ph", "-Th", "-Kh", "s-T", "fl"]
 NUCLEI = ["i", "I", "e", "A", "a", "o", "U", "u", "@", "V", "aI", "eI", "oU"]
 CODAS = ["", "", "", "s", "S", "n", "m", "l", "-T", "-K", "n-T", "-Ts", "f", "z"]
 
@@ -161,7 +162,7 @@ class Voice(NamedTuple):
     def of(cls, speaker: str, seed: int) -> "Voice":
         """A speaker sounds alike in all files; a low voice comes, mostly, with a long vocal tract."""
         rng = np.random.default_rng([seed, zlib.crc32(speaker.encode())])
-        f0 = float(np.exp(rng.uniform(np.log(85), np.log(250))))
+        f0 = float(np.exp(rng.uniform(np.log(95), np.log(230))))
         stretch = 1 + 0.16 * np.log2(f0 / 110) + rng.normal(0, 0.03)
         return cls(f0, stretch, rng.uniform(4000, 8000), rng.uniform(0.05, 0.12), rng.uniform(0.9, 1.15))
 
@@ -221,7 +222,7 @@ def plucked(rng: Generator, f0: float, seconds: float, damping: float, pick: flo
 
 
 def struck(rng: Generator, f0: float, seconds: float, power: float, ring: float) -> np.ndarray:
-    """A stiff string (power 1) or a bar (up to 2): partials near f0·k^power, the high ones dying first [T]."""
+    """A stiff string (power 1) or a bar (up to 2): partials near f0·k^power, the high dying first [T]."""
     k = np.arange(1, 400)
     frequency = f0 * k**power * np.sqrt(1 + 2e-4 * k**2) * (1 + 0.002 * rng.normal(size=k.size))
     frequency = frequency[frequency < 23_000]

@@ -1,7 +1,8 @@
-"""Where pairs come from: windows of the store for training, whole recordings for tests, degraded per batch."""
+"""Where pairs come from: windows of the store for training, recordings for tests, degraded per batch."""
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import lightning
@@ -12,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.degradations import Identity
 from datamodules.store import Store
-from signals.types import Pair, Signal
+from signals.resampling import resampled_length
+from signals.types import Pair, Signal, silence_padding
 
 
 class Batch(NamedTuple):
@@ -38,15 +40,18 @@ class Mixture:
         self.stores = [store for store, _ in parts.values()]
         weights = np.array([weight for _, weight in parts.values()], dtype=float)
         self.weights = weights / weights.sum()
+        self.ends = [np.cumsum(store.lengths) for store in self.stores]
 
     @property
     def fingerprint(self) -> list:
-        return [[store.fingerprint, round(float(w), 6)] for store, w in zip(self.stores, self.weights, strict=True)]
+        parts = zip(self.stores, self.weights, strict=True)
+        return [[store.fingerprint, round(float(weight), 6)] for store, weight in parts]
 
     def draw(self, rng: np.random.Generator, length: int) -> tuple[Store, int, int]:
         """A store, a row of it, and where a window of `length` samples starts there."""
-        store = self.stores[rng.choice(len(self.stores), p=self.weights)]
-        row = int(np.searchsorted(np.cumsum(store.lengths), rng.integers(store.lengths.sum()), side="right"))
+        part = rng.choice(len(self.stores), p=self.weights)
+        store, ends = self.stores[part], self.ends[part]
+        row = int(np.searchsorted(ends, rng.integers(ends[-1]), side="right"))
         return store, row, int(rng.integers(max(1, store.lengths[row] - length + 1)))
 
 
@@ -65,10 +70,12 @@ class Windows(Dataset):
 
     def __getitem__(self, k: int) -> tuple[np.ndarray, int, str, int]:
         item = k % self.pool if self.pool else k
-        seed = item_seed(self.seed, "train", item)
-        store, row, start = self.mixture.draw(np.random.default_rng(seed), self.length)
+        # Not the pair's seed: the degradation would draw the same numbers again, and its order tell the part.
+        rng = np.random.default_rng(item_seed(self.seed, "window", item))
+        store, row, start = self.mixture.draw(rng, self.length)
         wave = store.waves[row]
         window = cut(wave, start, self.length, self.margin)
+        seed = item_seed(self.seed, "train", item)
         return window, min(self.length, len(wave) - start), store.ids[row], seed
 
 
@@ -91,22 +98,37 @@ class Recordings(Dataset):
 
 
 class Steps(Sampler):
-    """Item numbers of one epoch of `steps` batches, going on where the last epoch stopped.
-
-    Lightning calls `set_epoch`, also after a resume: which windows a step sees follows from (seed, step).
-    """
+    """Item numbers of one epoch of `steps` batches, going on after the batches already `seen`."""
 
     def __init__(self, steps: int, batch: int):
-        self.size, self.epoch = steps * batch, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self.size, self.batch, self.seen = steps * batch, batch, 0
 
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.size, (self.epoch + 1) * self.size))
+        first = self.seen * self.batch
+        return iter(range(first, first + self.size))
+
+
+class TrainLoader(DataLoader):
+    """Counts what `Steps` has given. Lightning keeps the count in checkpoints, in the middle of an epoch too.
+
+    So which windows a step sees follows from (seed, step), and a resumed run sees the same.
+    """
+
+    sampler: Steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in super().__iter__():
+            self.sampler.seen += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"seen": self.sampler.seen}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.sampler.seen = state["seen"]
 
 
 def collate(items: list[tuple[np.ndarray, int, str, int]], rate: int, margin: int) -> Batch:
@@ -120,12 +142,17 @@ def collate(items: list[tuple[np.ndarray, int, str, int]], rate: int, margin: in
 
 
 def crop(signal: Signal, margin: int, high_rate: int, lengths: Tensor) -> Signal:
-    """Without `margin` samples of the high rate on each side; raises ValueError off the low rate's grid."""
+    """`signal` without its margins, and silent beyond `lengths`: what a degradation leaves there is dropped.
+
+    margin: samples of the high rate on each side. lengths: [B] samples of the high rate, without margins.
+    Raises ValueError where the margin is off the low rate's grid.
+    """
     if margin * signal.rate % high_rate:
-        raise ValueError(f"a margin of {margin} samples at {high_rate} Hz is not on the grid of {signal.rate} Hz")
+        raise ValueError(f"margin of {margin} samples at {high_rate} Hz is off the grid of {signal.rate} Hz")
     edge = margin * signal.rate // high_rate
     wave = signal.wave[..., edge : signal.wave.shape[-1] - edge]
-    return Signal(wave, signal.rate, (lengths * signal.rate + high_rate - 1) // high_rate)
+    lengths = resampled_length(lengths, high_rate, signal.rate)
+    return Signal(silence_padding(wave, lengths), signal.rate, lengths)
 
 
 class PairDataModule(lightning.LightningDataModule):
@@ -156,10 +183,10 @@ class PairDataModule(lightning.LightningDataModule):
         self.mixture, self.window, self.steps, self.pool = train, window, steps, pool
         self.held_out, self.test = held_out, test
 
-    def _loader(self, dataset: Dataset, margin: int, **options) -> DataLoader:
-        return DataLoader(
+    def _loader(self, dataset: Dataset, margin: int, kind: type = DataLoader, **options) -> DataLoader:
+        return kind(
             dataset,
-            collate_fn=lambda items: collate(items, self.rate, margin),
+            collate_fn=partial(collate, rate=self.rate, margin=margin),
             num_workers=self.loaders,
             persistent_workers=self.loaders > 0,
             pin_memory=torch.cuda.is_available(),
@@ -169,7 +196,8 @@ class PairDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         margin = self.degradation.margin
         windows = Windows(self.mixture, self.window, margin, self.seed, self.pool)
-        return self._loader(windows, margin, batch_size=self.batch, sampler=Steps(self.steps, self.batch))
+        steps = Steps(self.steps, self.batch)
+        return self._loader(windows, margin, TrainLoader, batch_size=self.batch, sampler=steps)
 
     def val_dataloader(self) -> DataLoader:
         margin = self.degradation.margin

@@ -1,7 +1,7 @@
 """The prepared store: a corpus decoded once, at one rate, into a memory-mapped Arrow table.
 
-A store is built from a list of files under a lock, in a folder of its own that is renamed when it is complete:
-two processes may ask for it at once, and one that was killed half-way leaves nothing behind that is used.
+A store is built from a list of files under a lock, in a folder of its own that is renamed when it is
+complete: two processes may ask for it at once, and one that was killed half-way leaves nothing that is used.
 """
 
 import hashlib
@@ -10,11 +10,14 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from datamodules.corpora import Item
+from signals.errors import UserError
 
 STORE_VERSION = 1  # raise it whenever what `decode` returns changes
 MIN_SECONDS = 0.25
@@ -22,25 +25,35 @@ SILENCE = 2.0**-15  # a peak below one 16-bit step
 
 
 def bandwidth(wave: np.ndarray, rate: int) -> float:
-    """Highest frequency in Hz where the long-term spectrum is less than 80 dB below its maximum."""
+    """Highest frequency in Hz where the long-term spectrum of `wave` [T] is within 70 dB of its maximum.
+
+    Of thresholds from 50 to 110 dB, this one parts real recordings that reach 20 kHz best from others.
+    """
     from scipy.signal import welch
 
     frequencies, power = welch(wave, rate, nperseg=min(4096, len(wave)), scaling="spectrum")
-    return float(frequencies[np.flatnonzero(power >= power.max() * 1e-8)[-1]])
+    return float(frequencies[np.flatnonzero(power >= power.max() * 1e-7)[-1]])
 
 
 def decode(row: dict, rate: int) -> dict:
-    """One file as mono float32 at `rate`, or an empty wave and the reason why it cannot be used."""
+    """One file as mono float32 [T] at `rate`, or an empty wave and the reason why it cannot be used.
+
+    As librosa.load has it. (SciPy's resample_poly leaves images at -10 dB above 20.5 kHz of 44.1 kHz files.)
+    """
     import soundfile
-    from scipy.signal import resample_poly
+    import soxr
+
+    named = {"id": row["id"], "group": row["group"]}
 
     def unusable(reason: str) -> dict:
-        return {"id": row["id"], "group": row["group"], "reason": reason, "wave": [], "bandwidth": 0.0, "hash": ""}
+        return {**named, "reason": reason, "wave": [], "bandwidth": 0.0, "hash": ""}
 
     try:
         wave, source_rate = soundfile.read(row["path"], dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        return unusable(f"undecodable: {error}")
+    except soundfile.LibsndfileError as error:
+        return unusable(f"undecodable: {error.error_string}")
+    except OSError as error:
+        return unusable(f"undecodable: {error.strerror}")
     wave = wave.mean(axis=1)
     if len(wave) == 0:
         return unusable("empty")
@@ -50,22 +63,17 @@ def decode(row: dict, rate: int) -> dict:
         return unusable("silent")
     if len(wave) < MIN_SECONDS * source_rate:
         return unusable(f"shorter than {MIN_SECONDS} s")
-    if source_rate != rate:
-        shared = np.gcd(source_rate, rate)
-        wave = resample_poly(wave, rate // shared, source_rate // shared).astype(np.float32)
-    return {
-        "id": row["id"],
-        "group": row["group"],
-        "reason": "",
-        "wave": wave,
-        "bandwidth": bandwidth(wave, rate),
-        "hash": hashlib.sha256(wave.tobytes()).hexdigest(),
-    }
+    band = bandwidth(wave, source_rate)
+    wave = soxr.resample(wave, source_rate, rate)
+    return {**named, "reason": "", "wave": wave, "bandwidth": band, "hash": hashlib.sha256(wave).hexdigest()}
 
 
 @dataclass
 class Store:
-    """Recordings that share a rate; `waves[i]` is a view of the memory-mapped table, never a copy."""
+    """Recordings that share a rate; `waves[i]` [T] is a view of the memory-mapped table, never a copy.
+
+    bandwidths: Hz, of the files before their rate was changed. hashes: of the samples. left_out: why, by id.
+    """
 
     folder: Path
     rate: int
@@ -74,7 +82,7 @@ class Store:
     bandwidths: list[float] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
     waves: list[np.ndarray] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)  # id -> reason
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -96,12 +104,25 @@ class Store:
 
     def subset(self, rows: list[int]) -> "Store":
         """The same store with only these rows."""
-        picked = {name: [getattr(self, name)[i] for i in rows] for name in ("ids", "groups", "bandwidths", "hashes", "waves")}
+        names = ("ids", "groups", "bandwidths", "hashes", "waves")
+        picked = {name: [getattr(self, name)[i] for i in rows] for name in names}
         return Store(self.folder, self.rate, left_out=self.left_out, **picked)
 
+    @classmethod
+    def joined(cls, stores: list["Store"]) -> "Store":
+        """The recordings of several stores of one rate, one after the other."""
+        whole = cls(stores[0].folder, stores[0].rate)
+        for store in stores:
+            for name in ("ids", "groups", "bandwidths", "hashes", "waves"):
+                getattr(whole, name).extend(getattr(store, name))
+        return whole
+
     def reaching(self, hertz: float) -> "Store":
-        """Only recordings whose band reaches `hertz`."""
-        return self.subset([i for i, reach in enumerate(self.bandwidths) if reach >= hertz])
+        """Only recordings whose band reaches `hertz`; the others are left out by that name."""
+        kept = self.subset([i for i, reach in enumerate(self.bandwidths) if reach >= hertz])
+        short = {id_: reach for id_, reach in zip(self.ids, self.bandwidths, strict=True) if reach < hertz}
+        kept.left_out = self.left_out | {id_: f"reaches only {reach:.0f} Hz" for id_, reach in short.items()}
+        return kept
 
     def spread(self, count: int | None) -> "Store":
         """At most `count` recordings, taken evenly over the groups in the order of their names."""
@@ -110,7 +131,9 @@ class Store:
         by_group: dict[str, list[int]] = {}
         for row in sorted(range(len(self)), key=lambda i: self.ids[i]):
             by_group.setdefault(self.groups[row], []).append(row)
-        turns = sorted((turn, group, row) for group, rows in by_group.items() for turn, row in enumerate(rows))
+        turns = sorted(
+            (turn, group, row) for group, rows in by_group.items() for turn, row in enumerate(rows)
+        )
         return self.subset([row for _, _, row in turns[:count]])
 
 
@@ -123,26 +146,31 @@ def listing_key(items: tuple[Item, ...], rate: int) -> str:
 def prepare(items: tuple[Item, ...], rate: int, root: Path, name: str, workers: int = 1) -> Store:
     """The store of these files, built if it is not there yet (in parallel, with a progress bar).
 
-    root: folder of all stores. name: a readable prefix of its folder.
+    root: folder of all stores. name: a readable prefix of its folder. Raises UserError if no file is usable.
     """
-    from filelock import FileLock
-
     root.mkdir(parents=True, exist_ok=True)
-    key = f"{name}-{rate}-{listing_key(items, rate)}"
-    with FileLock(root / f"{key}.lock"):
-        if not (root / key).is_dir():
-            partial = root / f"{key}.partial"
+    key = listing_key(items, rate)
+    folder = root / f"{name.replace('/', '_')}-{rate}-{key}"
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            partial = Path(f"{folder}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            _build(items, rate, partial, name, workers)
-            os.replace(partial, root / key)
-    return _open(root / key, rate)
+            _build(items, rate, partial, key, f"preparing {name}", workers)
+            os.replace(partial, folder)
+    store = _open(folder, rate)
+    if not len(store):
+        id_, reason = next(iter(store.left_out.items()))
+        raise UserError(f"corpus {name}: none of its {len(items)} files can be used: {id_}: {reason}.")
+    return store
 
 
-def _build(items: tuple[Item, ...], rate: int, folder: Path, name: str, workers: int) -> None:
+def _build(
+    items: tuple[Item, ...], rate: int, folder: Path, fingerprint: str, title: str, workers: int
+) -> None:
     import datasets
 
-    # A 64-bit list: an hour at 48 kHz times a few recordings a batch would overflow the 32-bit offsets.
+    # A 64-bit list: sixteen recordings of an hour and more would overflow 32-bit offsets.
     wave = datasets.LargeList(datasets.Value("float32"))
     texts = {key: datasets.Value("string") for key in ("id", "group", "reason", "hash")}
     features = datasets.Features({**texts, "bandwidth": datasets.Value("float32"), "wave": wave})
@@ -156,23 +184,24 @@ def _build(items: tuple[Item, ...], rate: int, folder: Path, name: str, workers:
         cache_file_name=str(folder / "recordings.arrow"),
         load_from_cache_file=False,
         writer_batch_size=16,
-        new_fingerprint=folder.name.replace(".", "-")[-60:],
-        desc=f"preparing {name}",
+        new_fingerprint=fingerprint,
+        desc=title,
     )
 
 
 def _open(folder: Path, rate: int) -> Store:
     import datasets
 
-    store = Store(folder, rate)
-    for file in sorted(folder.glob("*.arrow")):
+    store, reasons = Store(folder, rate), []
+    columns = {"ids": "id", "groups": "group", "bandwidths": "bandwidth", "hashes": "hash"}
+    for file in sorted(folder.glob("*.arrow")):  # one of each worker, in order
         table = datasets.Dataset.from_file(str(file)).data
         for chunk in table.column("wave").chunks:
             starts = chunk.offsets.to_numpy()
             samples = chunk.values.to_numpy(zero_copy_only=True)
-            store.waves += [samples[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
-        for name, values in (("ids", "id"), ("groups", "group"), ("bandwidths", "bandwidth"), ("hashes", "hash")):
-            getattr(store, name).extend(table.column(values).to_pylist())
-        reasons = table.column("reason").to_pylist()
-        store.left_out |= {id_: why for id_, why in zip(table.column("id").to_pylist(), reasons, strict=True) if why}
-    return store.subset([i for i, id_ in enumerate(store.ids) if id_ not in store.left_out])
+            store.waves += [samples[a:b] for a, b in pairwise(starts)]
+        for name, column in columns.items():
+            getattr(store, name).extend(table.column(column).to_pylist())
+        reasons += table.column("reason").to_pylist()
+    store.left_out = {id_: why for id_, why in zip(store.ids, reasons, strict=True) if why}
+    return store.subset([i for i, why in enumerate(reasons) if not why])

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,21 +25,28 @@ def uniform(seeds: Tensor, salt: int = 0) -> Tensor:
 
 
 def _generators(seeds: Tensor, salt: int) -> list[torch.Generator]:
-    stride = 0x9E3779B97F4A7C15  # odd: neighbouring seeds and salts stay apart
-    return [torch.Generator().manual_seed((int(s) + stride * salt) % 2**63) for s in seeds]
+    # PyTorch's CPU generator reads the low 32 bits of its seed only: all bits are mixed into them first.
+    mixed = [np.random.SeedSequence([seed % 2**64, salt]).generate_state(1)[0] for seed in seeds.tolist()]
+    return [torch.Generator().manual_seed(int(state)) for state in mixed]
 
 
 class Stage(lightning.LightningModule):
     """One training. A subclass gives `losses(pair)`, named terms, each a mean over the items of the batch.
 
-    weights: of the loss terms; exactly their names. optimizer: `lr`, `betas`, `weight_decay`, `warmup` (steps
-    of linear rise), `decay` (factor on the rate per epoch), `clip` (gradient norm; 0: none).
+    weights: of the loss terms, by name. optimizer: `lr`, `betas`, `weight_decay`, `warmup` (steps of linear
+    rise), `decay` (factor on the rate per epoch), `clip` (gradient norm; 0: none). `batches_seen` counts
+    training batches: it is saved, so whatever follows from it is the same after a resume.
     """
 
     def __init__(self, weights: Mapping[str, float], optimizer: Mapping):
         super().__init__()
         self.weights, self.optimizer = dict(weights), dict(optimizer)
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
+
+    @property
+    def network(self) -> nn.Module:
+        """What the stage leaves to its method; its parameters are the ones that papers count."""
+        raise NotImplementedError
 
     def losses(self, pair: Pair) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -74,10 +82,11 @@ class Stage(lightning.LightningModule):
         adam = torch.optim.AdamW(
             parameters, settings["lr"], tuple(settings["betas"]), weight_decay=settings["weight_decay"]
         )
-        epoch = self.trainer.limit_train_batches if self._trainer else 1
 
         def factor(step: int) -> float:
-            return min(1.0, (step + 1) / max(1, settings["warmup"])) * settings["decay"] ** (step // epoch)
+            # Epochs by batches: the steps of a generator are fewer. Step 0 is asked for before the trainer knows.
+            epochs = int(self.batches_seen) // self.trainer.num_training_batches if step else 0
+            return min(1.0, (step + 1) / max(1, settings["warmup"])) * settings["decay"] ** epochs
 
         return adam, torch.optim.lr_scheduler.LambdaLR(adam, factor)
 
@@ -98,9 +107,9 @@ class AdversarialStage(Stage):
     """Generator against critic, by hand, written once for all adversarial methods.
 
     A subclass names its networks `generator` and `critic` and gives `generate(pair)`, `critic_losses` and
-    `generator_losses`. The generator steps on every `n_critic`-th batch, the critic on all; both wait for
-    batch `critic_from`, until when `generator_losses` is called with `adversarial=False`. Counting is by
-    `batches_seen`: Lightning's global_step counts the steps of both optimisers.
+    `generator_losses`. The generator steps on every `n_critic`-th batch, the first included, and the critic on
+    all from batch `critic_from` on; until then `generator_losses` is called with `adversarial=False`. Counting
+    is by `batches_seen`: Lightning's global_step counts the steps of both optimisers.
     """
 
     def __init__(
@@ -111,6 +120,10 @@ class AdversarialStage(Stage):
         self.n_critic, self.critic_from = n_critic, critic_from
         self.generator: nn.Module
         self.critic: nn.Module
+
+    @property
+    def network(self) -> nn.Module:
+        return self.generator
 
     def generate(self, pair: Pair):
         """Whatever both sides need of the generator's work on this batch."""
@@ -134,6 +147,7 @@ class AdversarialStage(Stage):
         generators_turn = bool(self.batches_seen % self.n_critic == 0)
         with torch.set_grad_enabled(generators_turn):
             made = self.generate(pair)
+        self.batches_seen += 1
         if adversarial:
             self._step(optimizers[1], self.weigh(self.critic_losses(pair, made)))
             schedules[1].step()
@@ -142,7 +156,6 @@ class AdversarialStage(Stage):
             self._step(optimizers[0], self.weigh(self.generator_losses(pair, made, adversarial)))
             self.critic.requires_grad_(True)
             schedules[0].step()
-        self.batches_seen += 1
 
     def _step(self, optimizer, loss: Tensor) -> None:
         optimizer.zero_grad()

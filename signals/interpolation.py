@@ -6,6 +6,7 @@ last value.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import ceil, gcd
 
 import torch
@@ -20,12 +21,12 @@ REACH = 24  # samples after which |POLE|^n is below 1e-13
 
 def hold(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
     """Sample-and-hold: each sample lasts until the next."""
-    return _interpolate(wave, rate_in, rate_out, length, lambda t: ((t >= 0) & (t < 1)).double(), 1)
+    return _interpolate(wave, rate_in, rate_out, length, _box, 1)
 
 
 def linear(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
     """Straight lines between the samples."""
-    return _interpolate(wave, rate_in, rate_out, length, lambda t: (1 - t.abs()).clamp(min=0), 1)
+    return _interpolate(wave, rate_in, rate_out, length, _triangle, 1)
 
 
 def cubic(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
@@ -57,17 +58,34 @@ INTERPOLATIONS: dict[str, Callable[[Tensor, int, int, int], Tensor]] = {
 }
 
 
+Kernel = Callable[[Tensor], Tensor]
+
+
 def _interpolate(
-    wave: Tensor, rate_in: int, rate_out: int, length: int, kernel: Callable[[Tensor], Tensor], reach: int
+    wave: Tensor, rate_in: int, rate_out: int, length: int, kernel: Kernel, reach: int
 ) -> Tensor:
     """Sum over k of wave[k] * kernel(t - k) at the times t of the result; `kernel` is zero beyond `reach`."""
     up, down = rate_out // gcd(rate_in, rate_out), rate_in // gcd(rate_in, rate_out)
-    phases = torch.arange(up, dtype=torch.float64)[:, None] * down
-    inputs = torch.arange(-reach, (up - 1) * down // up + reach + 1, dtype=torch.float64)
-    taps = kernel((phases - inputs * up) / up)
+    taps = _taps(kernel, reach, up, down)
     read = (ceil(length / up) - 1) * down + taps.shape[1]
     margins = (reach, max(0, read - reach - wave.shape[-1]))
     return resampling.polyphase(pad(wave, margins, mode="replicate"), taps, down)[..., :length]
+
+
+@lru_cache(maxsize=64)
+def _taps(kernel: Kernel, reach: int, up: int, down: int) -> Tensor:
+    """`kernel` sampled for each phase [up, K], from `reach` samples before the first phase."""
+    phases = torch.arange(up, dtype=torch.float64)[:, None] * down
+    inputs = torch.arange(-reach, (up - 1) * down // up + reach + 1, dtype=torch.float64)
+    return kernel((phases - inputs * up) / up)
+
+
+def _box(t: Tensor) -> Tensor:
+    return ((t >= 0) & (t < 1)).double()
+
+
+def _triangle(t: Tensor) -> Tensor:
+    return (1 - t.abs()).clamp(min=0)
 
 
 def _keys(t: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from signals.spectra import mel_filters, stft
+from signals.types import Signal, silence_padding
 
 
 def magnitude(wave: Tensor, n_fft: int, hop: int, window_length: int | None = None) -> Tensor:
@@ -50,15 +51,18 @@ class LogMel(nn.Module):
             return (self.filters @ self.magnitude(wave)).clamp(min=self.floor).log()
 
 
-def normalise(wave: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """wave [B, 1, T] without its mean and at peak 0.5, the mean and the gain [B, 1, 1] that did it.
+def normalise(signal: Signal) -> tuple[Tensor, Tensor, Tensor]:
+    """The wave [B, 1, T] without its mean and at peak 0.5, the mean and the gain [B, 1, 1] that did it.
 
-    As released, except that silence, where the released code divides by zero, keeps its level.
+    As released, except that silence, where the released code divides by zero, keeps its level. Padding does
+    not count, and stays silent.
     """
-    mean = wave.mean(dim=-1, keepdim=True)
-    peak = (wave - mean).abs().amax(dim=-1, keepdim=True)
+    samples = signal.lengths.clamp(min=1).view(-1, 1, 1)
+    mean = (silence_padding(signal.wave, signal.lengths).sum(dim=-1, keepdim=True, dtype=torch.float64) / samples).float()
+    centred = silence_padding(signal.wave - mean, signal.lengths)
+    peak = centred.abs().amax(dim=-1, keepdim=True)
     gain = torch.where(peak > 1e-5, 0.5 / peak, 1.0)
-    return (wave - mean) * gain, mean, gain
+    return centred * gain, mean, gain
 
 
 class RunningMean(nn.Module):

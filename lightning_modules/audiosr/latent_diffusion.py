@@ -9,12 +9,11 @@ from torch import Tensor
 
 from lightning_modules.audiosr.frontend import normalise
 from lightning_modules.audiosr.networks import unet
-from lightning_modules.audiosr.settings import Settings
+from lightning_modules.audiosr.settings import STEPS, Settings
 from lightning_modules.audiosr.vae import VAE
 from lightning_modules.stage import Stage, noise, uniform
-from signals.types import Pair
-
-STEPS = 1000  # T, diffusion steps in training
+from lightning_modules.super_resolver import raise_rate
+from signals.types import Pair, Signal, silence_padding
 
 
 def cosine_betas(steps: int = STEPS, s: float = 0.008) -> np.ndarray:
@@ -58,25 +57,33 @@ class LatentDiffusion(Stage):
         self.cache: dict[int, Tensor] | None = {} if cache_latents else None
         abar = np.cumprod(1 - cosine_betas())
         self.register_buffer("abar", torch.tensor(abar, dtype=torch.float32), persistent=False)
-        self.register_buffer("latent_squares", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("latent_sum", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("latent_count", torch.zeros((), dtype=torch.float64))
+        # batches, values, their sum and the sum of their squares
+        self.register_buffer("latent_sums", torch.zeros(4, dtype=torch.float64))
+        self.register_state_dict_post_hook(_without_vae)
+        self.register_load_state_dict_pre_hook(_with_vae)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        return self.unet
 
     # Latents ----------------------------------------------------------------------------------------------
 
     @property
     def scale(self) -> Tensor:
         """1 / standard deviation of the first latents (1 before any was seen)."""
-        count = self.latent_count.clamp(min=2)
-        variance = (self.latent_squares - self.latent_sum**2 / count) / (count - 1)
-        return torch.where(self.latent_count > 0, variance.clamp(min=1e-12).rsqrt(), 1.0).float()
+        batches, values, total, squares = self.latent_sums
+        variance = squares / values - (total / values) ** 2
+        return torch.where(batches > 0, variance.clamp(min=1e-12).rsqrt(), 1.0).float()
 
-    def _measure_scale(self, latent: Tensor) -> None:
-        sums = torch.stack([latent.square().sum(), latent.sum(), torch.tensor(latent.numel(), device=latent.device)])
-        sums = self.all_gather(sums.double()).reshape(-1, 3).sum(dim=0)
-        self.latent_squares += sums[0]
-        self.latent_sum += sums[1]
-        self.latent_count += sums[2]
+    def _measure_scale(self, mean: Tensor, log_variance: Tensor) -> None:
+        """Counts latents as they are diffused, drawn from their posteriors: E z^2 = mean^2 + variance."""
+        mean, variance = mean.double(), log_variance.double().exp()
+        batch = torch.ones_like(mean[0, 0, 0, 0])
+        sums = torch.stack([batch, batch * mean.numel(), mean.sum(), (mean.square() + variance).sum()])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+            sums[0] = 1
+        self.latent_sums += sums
 
     @torch.no_grad()
     def posteriors(self, pair: Pair) -> Tensor:
@@ -84,29 +91,38 @@ class LatentDiffusion(Stage):
 
         Both waves get the gain that normalises the low one, which is all that is known in use.
         """
-        low, mean, gain = normalise(pair.low.wave)
-        both = self.vae.image(torch.cat([(pair.high.wave - mean) * gain, low]))
+        high = pair.high
+        raised = raise_rate(pair.low, high.rate, self.settings.upsample).wave[..., : high.wave.shape[-1]]
+        low, mean, gain = normalise(Signal(raised, high.rate, high.lengths))
+        both = self.vae.image(torch.cat([silence_padding((high.wave - mean) * gain, high.lengths), low]))
         moments = torch.stack(self.vae.posterior(both), dim=1)
         return torch.cat(moments.chunk(2), dim=1)
 
     def cached_posteriors(self, pair: Pair) -> Tensor:
-        """`posteriors`, encoded once for each item where latents are cached (their windows must recur)."""
+        """`posteriors`, in half precision and encoded once for each item, where latents are cached.
+
+        For a finite pool of windows, which recur: nothing is ever dropped from the cache.
+        """
         if self.cache is None or not self.training:
             return self.posteriors(pair)
         seeds = pair.seeds.tolist()
-        if any(seed not in self.cache for seed in seeds):
-            self.cache.update(zip(seeds, self.posteriors(pair).half().cpu(), strict=True))
-        return torch.stack([self.cache[seed] for seed in seeds]).to(self.device, torch.float32)
+        for row, seed in enumerate(seeds):
+            if seed not in self.cache:
+                # Alone, since rounding depends on the batch, and a resumed run fills the cache in other batches.
+                self.cache[seed] = self.posteriors(_item(pair, row))[0].half().cpu()
+        return torch.stack([self.cache[seed] for seed in seeds]).to(pair.high.wave.device, torch.float32)
 
-    def condition(self, mean: Tensor, log_variance: Tensor, seeds: Tensor, salt: int = 0) -> Tensor:
-        """Scaled low-resolution latent: sampled, or the mode, as the settings say."""
-        if self.settings.sample_condition:
+    def condition(
+        self, mean: Tensor, log_variance: Tensor, seeds: Tensor, salt: int = 0, sampled: bool | None = None
+    ) -> Tensor:
+        """Scaled low-resolution latent: sampled, or the mode (None: as the settings say)."""
+        if self.settings.sample_condition if sampled is None else sampled:
             mean = mean + (0.5 * log_variance).exp() * noise(mean.shape[1:], seeds, salt)
         return self.scale * mean
 
     @property
     def null(self) -> Tensor:
-        """What stands in for a dropped condition."""
+        """What stands in for a dropped condition, a scalar."""
         return self.scale * self.settings.null_condition
 
     # Training ---------------------------------------------------------------------------------------------
@@ -134,8 +150,8 @@ class LatentDiffusion(Stage):
 
     def losses(self, pair: Pair) -> dict[str, Tensor]:
         posteriors = self.cached_posteriors(pair)
-        if self.training and self.batches_seen < self.scale_batches:
-            self._measure_scale(posteriors[:, 0])
+        if self.training and self.latent_sums[0] < self.scale_batches:
+            self._measure_scale(posteriors[:, 0], posteriors[:, 1])
         # Items may recur (a finite pool of windows), their noise must not: it is salted by the step.
         _, error = self.errors(posteriors, pair.seeds, 8 * int(self.batches_seen), self.drop)
         return {"v": error.square().mean()}
@@ -150,32 +166,31 @@ class LatentDiffusion(Stage):
         self.vae.eval()  # frozen
         return self
 
-    def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
-        """The moving average, with the released warm-up of its decay."""
+    def optimizer_step(self, *args, **kwargs) -> None:
+        """Then the moving average, with the released warm-up of its decay.
+
+        Not at the end of the batch: Lightning's callbacks come first there, and would save it a step behind.
+        """
+        super().optimizer_step(*args, **kwargs)
         n = int(self.batches_seen)
         decay = min(self.ema_decay, (1 + n) / (10 + n))
         with torch.no_grad():
             for mean, new in zip(self.averaged.parameters(), self.unet.parameters(), strict=True):
                 mean.lerp_(new, 1 - decay)
 
-    # The frozen autoencoder belongs to its own run, not to this one's checkpoints.
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: t for name, t in state.items() if not name.startswith("vae.")}
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["state_dict"] |= {f"vae.{name}": t for name, t in self.vae.state_dict().items()}
-
     # Sampling ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(self, low_mean: Tensor, low_log_variance: Tensor, seeds: Tensor) -> Tensor:
+    def sample(
+        self, low_mean: Tensor, low_log_variance: Tensor, seeds: Tensor, settings: Settings | None = None
+    ) -> Tensor:
         """The full-band latent [B, C, N/8, M/8], unscaled, for the posterior of a low-resolution one.
 
-        DDIM (Song et al. 2021, eq. 12) with classifier-free guidance on v, both branches in one batch.
+        DDIM (Song et al. 2021, eq. 12) with classifier-free guidance on v, both branches in one batch. settings:
+        of the sampling (None: the stage's own); the null condition is always that of the training.
         """
-        s = self.settings
-        condition = self.condition(low_mean, low_log_variance, seeds, salt=1)
+        s = settings or self.settings
+        condition = self.condition(low_mean, low_log_variance, seeds, 1, s.sample_condition)
         null = torch.zeros_like(condition) + self.null
         scheduler = ddim(s)
         scheduler.set_timesteps(s.steps, device=condition.device)
@@ -189,6 +204,23 @@ class LatentDiffusion(Stage):
         return z / self.scale
 
 
+# The frozen autoencoder belongs to its own run, not to this one's checkpoints.
+def _without_vae(module: LatentDiffusion, state: dict, prefix: str, _: dict) -> None:
+    for name in [name for name in state if name.startswith(f"{prefix}vae.")]:
+        del state[name]
+
+
+def _with_vae(module: LatentDiffusion, state: dict, prefix: str, *_) -> None:
+    state |= module.vae.state_dict(prefix=f"{prefix}vae.")
+
+
+def _item(pair: Pair, row: int) -> Pair:
+    """A batch of one."""
+    one = slice(row, row + 1)
+    low, high = (Signal(s.wave[one], s.rate, s.lengths[one]) for s in (pair.low, pair.high))
+    return Pair(low, high, pair.cutoff[one], pair.ids[one], pair.seeds[one])
+
+
 def guided(conditional: Tensor, unconditional: Tensor, guidance: float, rescale: float) -> Tensor:
     """Classifier-free guidance (Ho and Salimans 2022), its deviation pulled back (Lin et al. 2023, eq. 15-16)."""
     v = unconditional + guidance * (conditional - unconditional)
@@ -198,7 +230,10 @@ def guided(conditional: Tensor, unconditional: Tensor, guidance: float, rescale:
 
 
 def ddim(settings: Settings):
-    """diffusers' DDIM scheduler on our schedule, spaced as the settings say."""
+    """diffusers' DDIM scheduler on our schedule, spaced as the settings say.
+
+    Trailing ends at abar = 1, so the result is the last estimate of z_0; leading at abar_1, as released.
+    """
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -206,7 +241,7 @@ def ddim(settings: Settings):
         trained_betas=cosine_betas(),
         prediction_type="v_prediction",
         clip_sample=False,
-        set_alpha_to_one=False,
+        set_alpha_to_one=settings.spacing == "trailing",
         steps_offset=1 if settings.spacing == "leading" else 0,
         timestep_spacing=settings.spacing,
     )

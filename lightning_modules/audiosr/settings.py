@@ -1,9 +1,14 @@
 """Where AudioSR's released code and its text part ways: `method.variant=code|text` (specs/audiosr.md, 4.1)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 
 from signals.errors import UserError
+from signals.filters import KINDS
+from signals.interpolation import INTERPOLATIONS
+
+STEPS = 1000  # T, diffusion steps in training
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,7 @@ class Settings:
     prefilter_passes: int = 1
     upsample: str = "cubic"
     spacing: str = "trailing"  # of the DDIM steps: from the zero-SNR step 999; `leading`: from 981 (50 steps)
-    steps: int = 50
+    steps: int = 50  # a divisor of T below it, so that the sampler's steps are equal
     eta: float = 0.0  # of DDIM: 1 is stochastic
     guidance: float = 3.5  # released default; not in the paper
     rescale: float = 0.7  # of guidance (Lin et al. 2023)
@@ -30,14 +35,35 @@ class Settings:
     @classmethod
     def of(cls, variant: str = "text", **changes) -> "Settings":
         """The settings of a variant with single keys changed (None: unchanged). Raises UserError."""
-        if variant not in VARIANTS:
-            raise UserError(f"method.variant={variant}: one of {', '.join(VARIANTS)}.")
+        _one_of("variant", variant, VARIANTS)
         known = [f.name for f in fields(cls)]
         for key in changes:
             if key not in known:
                 near = get_close_matches(key, known, n=1)
                 raise UserError(f"unknown key method.{key}" + (f": did you mean method.{near[0]}?" if near else "."))
-        return replace(VARIANTS[variant], **{k: v for k, v in changes.items() if v is not None})
+        settings = replace(VARIANTS[variant], **{k: v for k, v in changes.items() if v is not None})
+        for key, allowed in CHOICES.items():
+            _one_of(key, getattr(settings, key), allowed)
+        for kind in settings.prefilters:
+            _one_of("prefilters", kind, KINDS)
+        if not 0 < settings.steps < STEPS or STEPS % settings.steps:
+            raise UserError(f"method.steps={settings.steps}: must divide {STEPS} and be less.")
+        return settings
+
+
+CHOICES = {
+    "upsample": ("polyphase", *INTERPOLATIONS),
+    "spacing": ("leading", "trailing"),
+    "paste": ("input", "filtered"),
+    "cutoff": ("estimate", "given"),
+}
+
+
+def _one_of(key: str, value: str, allowed: Iterable[str]) -> None:
+    if value not in allowed:
+        near = get_close_matches(str(value), allowed, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(f"method.{key}={value}: one of {', '.join(allowed)}.{hint}")
 
 
 VARIANTS = {

@@ -57,10 +57,11 @@ class VAE(AdversarialStage):
         return self.generator.decode(latent).sample
 
     def generate(self, pair: Pair) -> Reconstruction:
-        wave, _, _ = normalise(pair.high.wave)
+        wave, _, _ = normalise(pair.high)
         image = self.image(wave)
         mean, log_variance = self.posterior(image)
-        latent = mean + (0.5 * log_variance).exp() * noise(mean.shape[1:], pair.seeds)
+        # Items may recur (a finite pool of windows), their noise must not: it is salted by the step.
+        latent = mean + (0.5 * log_variance).exp() * noise(mean.shape[1:], pair.seeds, int(self.batches_seen))
         return Reconstruction(image, self.decode(latent), mean, log_variance)
 
     def critic_losses(self, pair: Pair, made: Reconstruction) -> dict[str, Tensor]:
@@ -78,12 +79,12 @@ class VAE(AdversarialStage):
         return terms
 
     def training_step(self, pair: Pair, batch: int) -> None:
-        self.mean_mel.update(self.log_mel(normalise(pair.high.wave)[0]))
+        self.mean_mel.update(self.log_mel(normalise(pair.high)[0]))
         super().training_step(pair, batch)
 
     def held_out(self, pair: Pair) -> dict[str, Tensor]:
         """Mean absolute error of the log-mel, from the posterior's mean."""
-        image = self.image(normalise(pair.high.wave)[0])
+        image = self.image(normalise(pair.high)[0])
         with torch.no_grad():
             decoded = self.decode(self.posterior(image)[0])
         return {

@@ -54,7 +54,7 @@ class Vocoder(AdversarialStage):
         return self.generator(log_mel)
 
     def generate(self, pair: Pair) -> Wave:
-        real, _, _ = normalise(pair.high.wave)
+        real, _, _ = normalise(pair.high)
         log_mel = self.log_mel(real)
         return Wave(real, self.generator(log_mel), log_mel)
 
@@ -73,12 +73,12 @@ class Vocoder(AdversarialStage):
         return terms
 
     def training_step(self, pair: Pair, batch: int) -> None:
-        self.mean_mel.update(self.log_mel(normalise(pair.high.wave)[0]))
+        self.mean_mel.update(self.log_mel(normalise(pair.high)[0]))
         super().training_step(pair, batch)
 
     def held_out(self, pair: Pair) -> dict[str, Tensor]:
         """Mean absolute error of the log-mel of what comes out."""
-        log_mel = self.log_mel(normalise(pair.high.wave)[0])
+        log_mel = self.log_mel(normalise(pair.high)[0])
         with torch.no_grad():
             again = self.log_mel(self.generator(log_mel))
         return {"model": (again - log_mel).abs().mean(dim=(1, 2)), "constant": self.mean_mel.error(log_mel)}

@@ -44,7 +44,7 @@ def test_design_refuses_a_cutoff_outside_the_band(cutoff):
 
 
 def test_design_names_the_kinds_it_knows():
-    with pytest.raises(ValueError, match="'brick'.*butterworth, chebyshev, elliptic, bessel"):
+    with pytest.raises(ValueError, match=r"'brick'.*butterworth, chebyshev, elliptic, bessel"):
         design("brick", 4, 1000, RATE)
 
 
@@ -56,7 +56,7 @@ def test_impulse_response_stays_below_120_db_after_settling(kind):
             settled = settling(sos)
             response = scipy.signal.sosfilt(sos, np.eye(1, 10 * settled + 100)[0])
             assert np.abs(response[settled:]).max() < 1e-6
-            assert np.abs(response[: settled // 10 + 1]).max() > 1e-3  # it is not just any large number
+            assert np.abs(response[: settled // 2]).max() > 1e-3  # or any large number would do
 
 
 def test_settling_refuses_an_unstable_filter():
@@ -88,12 +88,11 @@ def test_zero_phase_equals_scipy_everywhere_between_silence():
     np.testing.assert_allclose(sosfilt(wave, sos, zero_phase=True), expected, atol=5e-6)
 
 
-def test_zero_phase_is_double_precise_on_doubles():
+def test_doubles_are_filtered_in_double_precision():
     wave, sos = noise(1, 1, 4000).double(), design("elliptic", 4, 8000, RATE)
+    wave[..., 1000:] = 0  # so that not even what rings on at -120 dB comes round
     expected = scipy.signal.sosfilt(sos, wave.numpy())
-    np.testing.assert_allclose(
-        sosfilt(wave, sos, zero_phase=False)[..., :500], expected[..., :500], atol=1e-8
-    )
+    np.testing.assert_allclose(sosfilt(wave, sos, zero_phase=False), expected, atol=1e-12)
 
 
 def test_each_item_has_its_own_filter():

@@ -84,5 +84,5 @@ def test_sinc_keeps_a_low_tone_and_removes_a_high_one():
     t = torch.arange(48000, dtype=torch.float64)[None, None] / 48000
     low, high = torch.sin(2 * torch.pi * 3000 * t), torch.sin(2 * torch.pi * 9000 * t)
     resampled = sinc(low + high, 48000, 16000)
-    expected = torch.sin(2 * torch.pi * 3000 * torch.arange(16000) / 16000)
+    expected = torch.sin(2 * torch.pi * 3000 * torch.arange(16000, dtype=torch.float64) / 16000)
     assert (resampled[0, 0] - expected)[500:-500].abs().max() < 1e-4

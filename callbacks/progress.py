@@ -1,0 +1,60 @@
+"""Progress of a whole training, and of the files of a whole table."""
+
+import lightning
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from signals.types import Pair
+
+
+def progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+
+
+class TrainingProgress(lightning.Callback):
+    """One bar over all steps of a run, resumed or not, with its losses."""
+
+    def __init__(self, name: str, steps: int):
+        self.name, self.steps = name, steps
+        self.bar: Progress | None = None
+
+    def on_train_start(self, trainer, module):
+        if trainer.is_global_zero:
+            self.bar = progress_bar()
+            self.bar.start()
+            done = int(module.batches_seen)
+            self.task = self.bar.add_task(f"training {self.name}", total=self.steps, completed=done, note="")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if self.bar:
+            losses = {k.removeprefix("train/"): v for k, v in trainer.progress_bar_metrics.items()}
+            note = " ".join(f"{name} {float(value):.3g}" for name, value in losses.items() if "/" not in name)
+            self.bar.update(self.task, advance=1, note=note)
+
+    def stop(self):
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+    def on_train_end(self, trainer, module):
+        self.stop()
+
+    def on_exception(self, trainer, module, exception):
+        self.stop()
+
+
+class TestProgress(lightning.Callback):
+    """Advances one task of a shared bar by every file tested."""
+
+    def __init__(self, bar: Progress, task):
+        self.bar, self.task = bar, task
+
+    def on_test_batch_end(self, trainer, module, outputs, pair: Pair, batch_idx, dataloader_idx=0):
+        self.bar.advance(self.task, len(pair.ids))

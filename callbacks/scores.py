@@ -1,0 +1,94 @@
+"""Scores of a test, file by file, and the recordings one wants to hear and see."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+
+from signals.metrics import METRICS
+from signals.types import Pair, Signal
+
+
+class Scores(lightning.Callback):
+    """Scores every estimate of a test by named metrics: `files[id] = {metric: value}`.
+
+    bits: word length in which the estimate is stored before it is scored (None: float). seconds and audio
+    seconds are counted for the real-time factor.
+    """
+
+    def __init__(self, metrics: Sequence[str], bits: int | None = None):
+        self.metrics, self.bits = metrics, bits
+        self.files: dict[str, dict[str, float]] = {}
+        self.audio_seconds = 0.0
+
+    def on_test_batch_end(self, trainer, module, estimate: Signal, pair: Pair, batch_idx, dataloader_idx=0):
+        if self.bits:
+            steps = 2 ** (self.bits - 1)
+            stored = (estimate.wave * steps).round().clamp(-steps, steps - 1) / steps
+            estimate = estimate._replace(wave=stored)
+        scores: dict[str, torch.Tensor] = {}
+        for name in self.metrics:
+            scores |= METRICS[name](estimate, pair.high, pair.cutoff)
+        table = {name: values.tolist() for name, values in scores.items()}
+        for row, id_ in enumerate(pair.ids):
+            self.files[id_] = {name: values[row] for name, values in table.items()}
+        self.audio_seconds += float(pair.high.lengths.sum()) / pair.high.rate
+
+
+class Showcase(lightning.Callback):
+    """Keeps audio (FLAC) and one picture of spectrograms of the recordings named in `ids`, below `folder`."""
+
+    def __init__(self, folder: Path, ids: Sequence[str]):
+        self.folder, self.ids = folder, set(ids)
+
+    def on_test_batch_end(self, trainer, module, estimate: Signal, pair: Pair, batch_idx, dataloader_idx=0):
+        for row, id_ in enumerate(pair.ids):
+            if id_ in self.ids:
+                self.keep(id_, {
+                    "input": self.item(pair.low, row),
+                    "estimate": self.item(estimate, row),
+                    "reference": self.item(pair.high, row),
+                })
+
+    @staticmethod
+    def item(signal: Signal, row: int) -> tuple[np.ndarray, int]:
+        return signal.wave[row, 0, : int(signal.lengths[row])].float().cpu().numpy(), signal.rate
+
+    def keep(self, id_: str, waves: dict[str, tuple[np.ndarray, int]]) -> None:
+        import soundfile
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = id_.replace("/", "_")
+        for kind, (wave, rate) in waves.items():
+            soundfile.write(self.folder / f"{name}.{kind}.flac", np.clip(wave, -1, 1), rate, subtype="PCM_24")
+        draw_spectrograms(self.folder / f"{name}.png", waves, id_)
+
+
+def draw_spectrograms(path: Path, waves: dict[str, tuple[np.ndarray, int]], title: str) -> None:
+    """One picture, a panel a signal: the same time, frequency and dB scale for all (80 dB below the loudest)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from scipy.signal import stft
+
+    top = max(rate for _, rate in waves.values()) / 2000
+    levels = {}
+    for kind, (wave, rate) in waves.items():
+        size = round(2048 * rate / (2000 * top))
+        hertz, seconds, spectrum = stft(wave, rate, nperseg=size, noverlap=size * 3 // 4)
+        levels[kind] = hertz / 1000, seconds, 20 * np.log10(np.abs(spectrum) + 1e-10)
+    loudest = max(level.max() for *_, level in levels.values())
+    figure = Figure(figsize=(4.5 * len(waves), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(waves), sharey=True)
+    for axis, (kind, (hertz, seconds, level)) in zip(axes, levels.items(), strict=True):
+        extent = (0, seconds[-1], hertz[0], hertz[-1])
+        image = axis.imshow(
+            level, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=loudest - 80, vmax=loudest
+        )
+        axis.set(title=kind, xlabel="s", ylim=(0, top))
+    axes[0].set_ylabel("kHz")
+    figure.colorbar(image, ax=axes, label="dB")
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=90)

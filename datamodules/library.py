@@ -1,0 +1,79 @@
+"""The recordings of one root: corpora found, fetched or made, and prepared once for a rate."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from datamodules.corpora import Selection, select
+from datamodules.demo_corpus import write_demo_corpus
+from datamodules.store import Store, prepare
+from signals.errors import UserError
+
+
+class Library:
+    """Corpora below `root` (None: the demo corpus, made below `folder`), their stores below `folder`.
+
+    workers: processes that decode (None: one a core). report: called with each line worth reading.
+    """
+
+    def __init__(
+        self,
+        root: str | None,
+        folder: str,
+        *,
+        download: bool = False,
+        workers: int | None = None,
+        report: Callable[[str], None] = print,
+    ):
+        self.folder, self.download, self.report = Path(folder), download, report
+        self.workers = workers or os.cpu_count() or 1
+        self.demo = root is None
+        self.root = self.folder / "demo" if root is None else Path(root).expanduser()
+        self._stores: dict[tuple, Store] = {}
+        if root is not None and not self.root.is_dir():
+            raise UserError(f"data.root={root}: no such folder.")
+
+    def make_demo(self) -> None:
+        """Writes the demo corpus where it is the root and not there yet."""
+        if self.demo:
+            write_demo_corpus(self.root, workers=self.workers)
+
+    def select(self, split: str, **corpus) -> Selection:
+        """The files of a split; a missing corpus is fetched where `download` allows. Raises UserError."""
+        try:
+            return select(self.root, split, **corpus)
+        except UserError:
+            if not self.download:
+                raise
+            from datamodules.download import download
+
+            download(corpus["corpus"], self.root)
+            return select(self.root, split, **corpus)
+
+    def store(self, rate: int, split: str, **corpus) -> tuple[Store, Selection]:
+        """A split prepared at `rate` Hz, without what its targets cannot use. Raises UserError where nothing is left."""
+        selection = self.select(split, **corpus)
+        key = (rate, selection)
+        if key not in self._stores:
+            name = selection.corpus.replace("/", "-")
+            store = prepare(selection.items, rate, self.folder / "stores", f"{name}-{split}", self.workers)
+            for id_, reason in store.left_out.items():
+                self.report(f"left out: {selection.corpus}/{id_}: {reason}")
+            if selection.min_bandwidth:
+                whole, store = len(store), store.reaching(selection.min_bandwidth)
+                self.report(
+                    f"{selection.corpus} {split}: {len(store)} of {whole} recordings reach "
+                    f"{selection.min_bandwidth / 1000:g} kHz, the others are no targets"
+                )
+            if not len(store):
+                raise UserError(f"corpus {selection.corpus}: nothing usable in its {split} split below {self.root}.")
+            self._stores[key] = store
+        return self._stores[key], selection
+
+    def mixture(self, rate: int, split: str, parts: Mapping[str, Mapping]) -> dict[str, tuple[Store, float]]:
+        """Store and weight of each named part; parts with weight 0 are not needed."""
+        return {
+            name: (self.store(rate, split, **{k: v for k, v in part.items() if k != "weight"})[0], part["weight"])
+            for name, part in parts.items()
+            if part["weight"] > 0
+        }

@@ -1,0 +1,241 @@
+"""Measured and reproduced numbers beside the published ones: python experiments/compare.py --help"""
+
+import argparse
+import csv
+import html
+import io
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean, pstdev
+
+from experiments.configuration import LISTENER_METRICS, PRESETS, Column, Row, Table, load_paper, load_table, paper_names
+from experiments.records import STANDINGS, all_records, standing
+from signals.errors import UserError
+
+FIELDS = (
+    "paper,table,system,dataset,scale,cutoff_hz,loss,metric,published,"
+    "reproduced,measured,standing,std,files,seeds,protocol,preset,run"
+).split(",")
+HIGHER_IS_BETTER = {"SNR", "SI-SDR", "PESQ", "STOI", "magnitude_SNR", "MOS", "overall_quality"}
+MARKS = {"reproduction": "", "partial": "p", "demo": "d", "stand-in": "s", "untrained": "u"}
+MEANINGS = {
+    "p": "partial: not the whole published split, or not its protocol",
+    "d": "demo: a small preset, not a result",
+    "s": "stand-in: other recordings in the place of the corpus",
+    "u": "untrained: worse than the unprocessed input",
+}
+
+
+def built(paper: str) -> bool:
+    return "config" in load_paper(paper)
+
+
+def is_built(table: Table, row: Row) -> bool:
+    from lightning_modules import METHODS
+
+    return built(table.paper) and row.method in METHODS
+
+
+def matching(records: list[dict], row: Row, column: Column, preset: str | None, protocol: str | None) -> list[dict]:
+    """Records of this cell, as run under its row's own changes of the protocol."""
+    return [
+        r
+        for r in records
+        if (r["system"], r["dataset"], r["scale"], r["cutoff_hz"], r["loss"])
+        == (row.system, column.dataset, column.scale, column.cutoff_hz, column.loss)
+        and column.metric in r["mean"]
+        and preset in (None, r["preset"])
+        and protocol in (None, r["protocol"])
+    ]
+
+
+def cell(table: Table, row: Row, column: Column, records: list[dict], preset=None, protocol=None) -> dict:
+    """One line of the CSV: the published value and the best record of ours (standing first, then the newest).
+
+    Over several seeds, the mean and its spread over seeds; of one, the spread over files.
+    """
+    line = dict.fromkeys(FIELDS, "")
+    line |= {"paper": table.paper, "table": table.name, "system": row.system, "metric": column.metric}
+    line |= {key: getattr(column, key) or "" for key in ("dataset", "scale", "cutoff_hz", "loss")}
+    line["published"] = row.published.get(column.key, "")
+    if column.metric in LISTENER_METRICS:
+        line["standing"] = "needs a listening test"
+        return line
+    if not is_built(table, row):
+        line["standing"] = "not built yet"
+        return line
+    found = matching(records, row, column, preset, protocol)
+    if not found:
+        return line
+    lower = column.metric not in HIGHER_IS_BETTER
+
+    def worth(record: dict) -> str:
+        inputs = [
+            r
+            for r in records
+            if r["identity"]["method"] == "unprocessed"
+            and all(r["identity"][key] == record["identity"][key] for key in ("task", "protocol", "recordings"))
+        ]
+        unprocessed = inputs[0]["mean"].get(column.metric) if inputs else None
+        return standing(record, unprocessed, lower, column.metric)
+
+    # The preset decides before "untrained" does: a full run that failed must not hide behind a demo.
+    order = {name: place for place, name in enumerate(reversed(PRESETS))}
+    best = min(order[r["preset"]] for r in found)
+    found = [r for r in found if order[r["preset"]] == best]
+    ranked = sorted(found, key=lambda r: r["provenance"]["finished"], reverse=True)
+    chosen = min(ranked, key=lambda r: STANDINGS.index(worth(r)))
+    seeds = {r["seed"]: r for r in reversed(ranked) if r["family"] == chosen["family"]}
+    values = [r["mean"][column.metric] for r in seeds.values()]
+    kind = max((worth(r) for r in seeds.values()), key=STANDINGS.index)
+    expected = chosen["expected"]
+    line["reproduced" if kind == "reproduction" else "measured"] = f"{fmean(values):.4g}"
+    line |= {
+        "standing": kind,
+        "std": f"{pstdev(values) if len(values) > 1 else chosen['std'][column.metric]:.3g}",
+        "files": f"{chosen['files_used']:,}" + (f" of {expected:,}" if expected else ""),
+        "seeds": len(values),
+        "protocol": chosen["protocol"],
+        "preset": chosen["preset"],
+        "run": chosen["id"],
+    }
+    return line
+
+
+def lines(table: Table, output: Path, preset: str | None = None, protocol: str | None = None) -> list[dict]:
+    """All cells of a table, published or measured."""
+    records = [r for r in all_records(output, table.paper) if r["kind"] == "score"]
+    return [
+        cell(table, row, column, records, preset, protocol) for row in table.rows for column in table.cells(row)
+    ]
+
+
+def shown(line: dict) -> str:
+    """`published / ours`, ours marked with its standing."""
+    if line["standing"] in ("not built yet", "needs a listening test"):
+        return str(line["published"])
+    ours = line["reproduced"] or line["measured"]
+    ours = f"{float(ours):.2f}{MARKS[line['standing']]}" if ours else "·"
+    return f"{line['published']} / {ours}" if line["published"] != "" else ours
+
+
+def grid(table: Table, found: list[dict]) -> tuple[list[str], list[list[str]]]:
+    """Header and text cells, one line a row."""
+    coordinates = ("dataset", "scale", "cutoff_hz", "loss", "metric")
+    body = []
+    for row in table.rows:
+        mine = {tuple(line[c] for c in coordinates): line for line in found if line["system"] == row.system}
+        texts = [row.system]
+        for column in table.columns:
+            line = mine.get(tuple(getattr(column, c) or "" for c in coordinates))
+            texts.append(shown(line) if line else "")
+        if not is_built(table, row):
+            texts[0] += " (not built yet)"
+        body.append(texts)
+    return ["system", *(column.key for column in table.columns)], body
+
+
+def footer(table: Table, found: list[dict]) -> list[str]:
+    """What the reader must know: marks, protocols, files, cells that nobody can compute."""
+    notes = ["published / ours"] if any(line["published"] != "" for line in found) else []
+    ours = [line for line in found if line["run"]]
+    marks = {MARKS[line["standing"]] for line in ours}
+    notes += [f"{mark}  {meaning}" for mark, meaning in MEANINGS.items() if mark in marks]
+    for key in ("protocol", "preset"):
+        if values := sorted({line[key] for line in ours}):
+            notes.append(f"{key}: {', '.join(values)}")
+    if ours:
+        files = dict.fromkeys(f"{line['dataset']} {line['files']}" for line in ours)
+        notes.append(f"files: {', '.join(files)}")
+    if listeners := sorted({c.key for c in table.columns if c.metric in LISTENER_METRICS}):
+        notes.append(f"{', '.join(listeners)}: needs a listening test, so only the published value is here")
+    notes += [f"{row.system} {key}: {note}" for row in table.rows for key, note in row.notes.items()]
+    return notes
+
+
+def render_terminal(table: Table, found: list[dict]) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    header, body = grid(table, found)
+    pretty = RichTable(title=f"{table.paper} {table.name}. {table.title}", title_justify="left")
+    for place, name in enumerate(header):
+        pretty.add_column(name.replace("_", " "), justify="left" if place == 0 else "right", overflow="fold")
+    for texts in body:
+        pretty.add_row(*texts)
+    console.print(pretty)
+    for note in footer(table, found):
+        console.print(note, highlight=False, markup=False)
+    console.print()
+
+
+def render_markdown(table: Table, found: list[dict]) -> str:
+    header, body = grid(table, found)
+    rule = ["---", *("---:" for _ in header[1:])]
+    rows = ["| " + " | ".join(texts) + " |" for texts in [header, rule, *body]]
+    return "\n".join([f"### {table.paper} {table.name}. {table.title}", "", *rows, "", *(f"- {n}" for n in footer(table, found)), ""])
+
+
+def render_html(table: Table, found: list[dict]) -> str:
+    header, body = grid(table, found)
+    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in header)
+    rows = "".join("<tr>" + "".join(f"<td>{html.escape(t)}</td>" for t in texts) + "</tr>" for texts in body)
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in footer(table, found))
+    title = html.escape(f"{table.paper} {table.name}. {table.title}")
+    return f"<h2>{title}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{notes}</ul>"
+
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Wideband: tables</title>
+<style>body{font:15px/1.5 system-ui;margin:2rem;color:#222}table{border-collapse:collapse;margin:1rem 0}
+th,td{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:right}th:first-child,td:first-child{text-align:left}
+ul{color:#555}</style>"""
+
+
+def show(tables: Iterable[Table], output: Path, form: str, preset: str | None = None, protocol: str | None = None):
+    """Prints tables in one of the four formats."""
+    found = [(table, lines(table, output, preset, protocol)) for table in tables]
+    if form == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        for _, cells in found:
+            writer.writerows(line for line in cells if line["published"] != "" or line["run"])
+        print(text.getvalue(), end="")
+    elif form == "html":
+        print(PAGE + "".join(render_html(*pair) for pair in found))
+    elif form == "markdown":
+        print("\n".join(render_markdown(*pair) for pair in found))
+    else:
+        for pair in found:
+            render_terminal(*pair)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measured and reproduced numbers beside the published ones.")
+    parser.add_argument("--paper", help="only this paper")
+    parser.add_argument("--table", help="only this table of the paper")
+    parser.add_argument("--format", choices=("terminal", "markdown", "csv", "html"), default="terminal")
+    parser.add_argument("--preset", choices=PRESETS, help="only numbers of this preset")
+    parser.add_argument("--protocol", help="only numbers under this protocol")
+    parser.add_argument("--output", default="runs", help="folder of the runs (default: %(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        if args.table and not args.paper:
+            raise UserError("--table needs --paper.")
+        papers = [args.paper] if args.paper else paper_names()
+        tables = [
+            load_table(paper, name)
+            for paper in papers
+            for name in ([args.table] if args.table else load_paper(paper)["tables"])
+        ]
+        show(tables, Path(args.output), args.format, args.preset, args.protocol)
+    except UserError as error:
+        print(f"compare.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

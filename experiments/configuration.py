@@ -1,0 +1,177 @@
+"""Configuration: base, paper, preset, then `key=value`; an unknown key is an error that names the nearest.
+
+Reading it needs neither torch nor Lightning.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from signals.errors import UserError
+
+HERE = Path(__file__).parent
+PAPERS = HERE / "papers"
+PRESETS = ("smoke", "demo", "full")
+LISTENER_METRICS = {"MOS", "overall_quality"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of a table prints: a metric of a dataset, under a scale or cut-off."""
+
+    key: str
+    dataset: str | None
+    scale: int | None
+    cutoff_hz: int | None
+    loss: str | None
+    metric: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A printed line: a system, the method behind it, and the published values by column."""
+
+    system: str
+    method: str
+    parts: Mapping[str, str]  # of the method, by the names of the runs they come from
+    settings: Mapping  # of the method, over the configuration's
+    data: Mapping  # overrides for this row
+    protocol: Mapping  # overrides for this row
+    published: Mapping[str, object]
+    std: Mapping[str, float]
+    notes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as its paper's folder states it."""
+
+    paper: str
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    def row(self, system: str) -> Row:
+        for row in self.rows:
+            if row.system == system:
+                return row
+        raise UserError(f"{self.paper} {self.name} has no row {system}" + nearest(system, [r.system for r in self.rows]))
+
+    def cells(self, row: Row) -> list[Column]:
+        """The columns that a row fills: those it published, or all where it is ours."""
+        return [column for column in self.columns if not row.published or column.key in row.published]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)`, or the choices where nothing is near."""
+    known = list(known)
+    many = len(known) > 12  # then the nearest is worth more than the whole list
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.0 if many else 0.6)
+    return f" (did you mean {close[0]}?)" if close else f": one of {', '.join(known)}."
+
+
+def paper_names() -> list[str]:
+    return sorted(folder.parent.name for folder in PAPERS.glob("*/paper.yaml"))
+
+
+def load_paper(name: str) -> dict:
+    """The paper's own page: title, tables, and, once it is built, configuration and presets."""
+    if name not in paper_names():
+        raise UserError(f"unknown paper {name}" + nearest(name, paper_names()))
+    return yaml.safe_load((PAPERS / name / "paper.yaml").read_text())
+
+
+def load_table(paper: str, name: str) -> Table:
+    """Raises UserError where the paper has no such table."""
+    names = load_paper(paper)["tables"]
+    if name not in names:
+        raise UserError(f"{paper} has no table {name}" + nearest(name, names))
+    page = yaml.safe_load((PAPERS / paper / f"{name}.yaml").read_text())
+    coordinates = dict.fromkeys(("dataset", "scale", "cutoff_hz", "loss"))
+    columns = tuple(Column(key, **(coordinates | column)) for key, column in page["columns"].items())
+    rows = []
+    for system, row in page["rows"].items():
+        published = row.get("published", {})
+        notes = row.get("notes", {}) | ({key: row["note"] for key in published} if "note" in row else {})
+        mappings = {key: row.get(key, {}) for key in ("parts", "settings", "data", "protocol", "std")}
+        rows.append(Row(system, row["method"], published=published, notes=notes, **mappings))
+    return Table(paper, name, page["title"], columns, tuple(rows))
+
+
+def flat_keys(node: Mapping, prefix: str = "") -> dict[str, object]:
+    """Every key of a nested mapping, dotted, with its value."""
+    keys = {}
+    for key, value in node.items():
+        keys[f"{prefix}{key}"] = value
+        if isinstance(value, Mapping):
+            keys |= flat_keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def parse_override(text: str) -> tuple[str, object]:
+    """`a.b=1e-3` -> ("a.b", 0.001). `None` is null, as W&B sweeps write it."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"cannot read {text!r}: settings are key=value.")
+    if value == "None":
+        return key, None
+    try:
+        return key, OmegaConf.to_object(OmegaConf.from_dotlist([f"v={value}"]))["v"]
+    except (OmegaConfBaseException, yaml.YAMLError):
+        raise UserError(f"cannot read the value of {text!r}.") from None
+
+
+def configure(paper: str, preset: str, overrides: Iterable[str] = ()) -> dict:
+    """The resolved configuration as a plain dict. Raises UserError on anything unknown or of the wrong type."""
+    page = load_paper(paper)
+    if "config" not in page:
+        raise UserError(f"{paper}: not built yet.")
+    base = OmegaConf.merge(OmegaConf.load(HERE / "base.yaml"), page["config"])
+    keys = flat_keys(OmegaConf.to_container(base))
+    merged = OmegaConf.merge(base, page["presets"][preset])
+    for text in overrides:
+        key, value = parse_override(text)
+        if key not in keys:
+            raise UserError(f"unknown key {key}{nearest(key, keys)}; --dry-run prints all keys.")
+        check_type(key, OmegaConf.select(merged, key), value)
+        OmegaConf.update(merged, key, value, merge=not isinstance(value, Mapping))
+    return resolved(merged, paper)
+
+
+NAMELESS = {"output", "pictures", "data.root", "data.folder", "data.download", "data.workers", "data.loaders", "data.test_batch"}
+
+
+def changes(overrides: Iterable[str]) -> list[str]:
+    """The overrides that change what a number means: not where things lie, nor on what they run."""
+    return [o for o in overrides if (key := o.partition("=")[0]) not in NAMELESS and not key.startswith("trainer.")]
+
+
+def resolved(config: DictConfig, paper: str) -> dict:
+    try:
+        return OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{paper}: {str(error).splitlines()[0]}") from None
+
+
+def check_type(key: str, old: object, new: object) -> None:
+    """A number stays a number, a list a list, a section a section. Raises UserError."""
+
+    def kind(value: object) -> str:
+        if isinstance(value, bool):
+            return "true or false"
+        if isinstance(value, int | float):
+            return "a number"
+        if OmegaConf.is_list(value) or isinstance(value, list):
+            return "a list"
+        return "a section" if isinstance(value, Mapping) or OmegaConf.is_dict(value) else "text"
+
+    if old is not None and new is not None and kind(old) != kind(new):
+        raise UserError(f"{key}={new}: {kind(old)} is needed, as in {key}={old}.")
+    if kind(old) == "a section" and new is not None:
+        raise UserError(f"{key} is a section: set one of its keys, or the whole to null to leave it out.")

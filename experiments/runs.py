@@ -1,0 +1,234 @@
+"""Runs: one training of one stage each, named by what it is, resumed where it stopped, done once."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import OmegaConf
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from callbacks.curves import draw_curves
+from callbacks.progress import TrainingProgress
+from datamodules.degradations import degradation
+from datamodules.library import Library
+from datamodules.pairs import Mixture, PairDataModule
+from datamodules.store import Store
+from experiments.records import identity_hash, provenance, read_record, write_json
+from lightning_modules import find_stage
+from lightning_modules.stage import Stage
+from signals.errors import UserError
+
+
+def trainer_options(config: Mapping) -> dict:
+    """Where and how fast; none of it names a run."""
+    keys = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+    return {key: config["trainer"][key] for key in keys} | {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
+
+
+def build_stage(run: Mapping, seed: int, used: Mapping[str, Stage]) -> Stage:
+    """The untrained stage of a run: the same for the same seed."""
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    stage = find_stage(run["stage"])
+    return stage(weights=run["weights"], optimizer=run["optimizer"], **run["options"], **used)
+
+
+def weights_of(stage: Stage) -> dict:
+    """The tensors that a checkpoint of this stage holds: its own, not those of the runs it uses."""
+    checkpoint = {"state_dict": stage.state_dict()}
+    stage.on_save_checkpoint(checkpoint)
+    return {name: tensor.contiguous() for name, tensor in checkpoint["state_dict"].items()}
+
+
+def load_weights(stage: Stage, path: Path) -> None:
+    """Raises UserError where the file holds another stage."""
+    name = f"{type(stage).__module__}.{type(stage).__name__}"
+    with safe_open(path, framework="pt") as file:
+        found = (file.metadata() or {}).get("stage")
+    if found != name:
+        raise UserError(f"{path} holds {found or 'no stage of ours'}, not {name}: name another file.")
+    checkpoint = {"state_dict": load_file(path)}
+    stage.on_load_checkpoint(checkpoint)
+    stage.load_state_dict(checkpoint["state_dict"])
+
+
+class Runs:
+    """The runs of a paper under one configuration. report: called with each line worth reading."""
+
+    def __init__(self, paper: str, config: Mapping, library: Library, report: Callable[[str], None]):
+        self.paper, self.config, self.library, self.report = paper, config, library, report
+        self._stages: dict[str, Stage] = {}
+
+    def needs(self, name: str) -> list[str]:
+        """The runs that `name` stands on and itself, in the order in which they are trained."""
+        if name not in self.config["runs"]:
+            raise UserError(f"{self.paper} has no run {name}: one of {', '.join(self.config['runs'])}.")
+        run = self.config["runs"][name]
+        order = []
+        for other in [*run["uses"].values(), *([run["start"]] if run["start"] else []), None]:
+            order += [n for n in (self.needs(other) if other else [name]) if n not in order]
+        return order
+
+    # Data -------------------------------------------------------------------------------------------------
+
+    def parts(self, name: str, split: str) -> dict[str, tuple[Store, float]]:
+        data = self.config["runs"][name]["data"]
+        mixtures = self.config["mixtures"]
+        if data["mixture"] not in mixtures:
+            raise UserError(f"no mixture {data['mixture']}: one of {', '.join(mixtures)}.")
+        return self.library.mixture(self.config["data"]["rate"], split, mixtures[data["mixture"]])
+
+    def datamodule(self, name: str) -> PairDataModule:
+        run, data = self.config["runs"][name], self.config["data"]
+        held_out = Store.joined([store for store, _ in self.parts(name, "validation").values()])
+        return PairDataModule(
+            degradation(**run["data"]["degradation"]),
+            rate=data["rate"],
+            seed=self.config["seed"],
+            batch=run["training"]["batch"],
+            train=Mixture(self.parts(name, "train")),
+            window=run["data"]["window"] * self.config["frontend"]["hop"],
+            steps=run["training"]["check_every"],
+            pool=run["data"]["pool"],
+            held_out=held_out.spread(data["held_out_files"]),
+            loaders=data["loaders"],
+        )
+
+    # Identity ---------------------------------------------------------------------------------------------
+
+    def identity(self, name: str) -> dict:
+        """All that the weights follow from: not devices, paths or loggers."""
+        run = self.config["runs"][name]
+        parts = {k: [store.fingerprint, weight] for k, (store, weight) in self.parts(name, "train").items()}
+        uses = {part: identity_hash(self.identity(other)) for part, other in run["uses"].items()}
+        start = identity_hash(self.identity(run["start"])) if run["start"] else None
+        data = {"rate": self.config["data"]["rate"], **run["data"], "mixture": parts}
+        own = {key: run[key] for key in ("stage", "weights", "optimizer", "options", "training")}
+        return {**own, "data": data, "uses": uses, "start": start, "seed": self.config["seed"]}
+
+    def folder(self, name: str) -> Path:
+        return Path(self.config["output"]) / self.paper / identity_hash(self.identity(name))
+
+    # Training ---------------------------------------------------------------------------------------------
+
+    def stage(self, name: str) -> Stage:
+        """The trained stage of a run: loaded where it is finished, trained or resumed where not."""
+        if name not in self._stages:
+            folder = self.folder(name)
+            if record := read_record(folder):
+                self.report(f"run {name} {folder.name}: finished {record['provenance']['finished']}, nothing to do")
+                stage = self.untrained(name)
+                load_weights(stage, folder / "weights.safetensors")
+            else:
+                stage = self.train(name, folder)
+            self._stages[name] = stage.eval().requires_grad_(False)
+        return self._stages[name]
+
+    def untrained(self, name: str) -> Stage:
+        run = self.config["runs"][name]
+        used = {part: self.stage(other) for part, other in run["uses"].items()}
+        return build_stage(run, self.config["seed"], used)
+
+    def train(self, name: str, folder: Path) -> Stage:
+        """Trains (or goes on with) a run and leaves its weights, curves and record in `folder`."""
+        run, training = self.config["runs"][name], self.config["runs"][name]["training"]
+        stage, data = self.untrained(name), self.datamodule(name)
+        if run["start"]:
+            self.stage(run["start"])
+            load_weights(stage, self.folder(run["start"]) / "weights.safetensors")
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
+        epochs = max(1, training["steps"] // training["check_every"])
+        checkpoint = folder / "last.ckpt"
+        keeper = ModelCheckpoint(
+            folder, "last", save_top_k=1, monitor=None, enable_version_counter=False, save_on_train_epoch_end=True
+        )
+        bar = TrainingProgress(name, epochs * training["check_every"])
+        trainer = lightning.Trainer(
+            max_epochs=epochs,
+            limit_train_batches=training["check_every"],
+            num_sanity_val_steps=0,
+            log_every_n_steps=max(1, training["check_every"] // 10),
+            logger=loggers(folder, self.paper, name, self.config),
+            callbacks=[keeper, bar],
+            **trainer_options(self.config),
+        )
+        if checkpoint.is_file():
+            self.report(f"run {name} {folder.name}: goes on from its last checkpoint")
+        resume = str(checkpoint) if checkpoint.is_file() else None
+        trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
+        self.finish(name, folder, stage, data)
+        checkpoint.unlink(missing_ok=True)  # the weights stay; optimiser states are three times their size
+        return stage
+
+    def finish(self, name: str, folder: Path, stage: Stage, data: PairDataModule) -> None:
+        """Held-out measures against the untrained stage and the constant, then weights, curves, record."""
+        trained = self.held_out(stage, data)
+        fresh = self.untrained(name)
+        for buffer, learnt in zip(fresh.buffers(), stage.buffers(), strict=True):
+            buffer.copy_(learnt)  # the latent's scale, the mean mel: the same yardstick for both
+        measures = {
+            "trained": trained["held_out/model"],
+            "untrained": self.held_out(fresh, data)["held_out/model"],
+            "constant": trained["held_out/constant"],
+        }
+        if not all(value == value and abs(value) < float("inf") for value in measures.values()):
+            raise UserError(f"run {name} diverged: held-out measures {measures}; lower runs.{name}.optimizer.lr.")
+        stage_name = f"{type(stage).__module__}.{type(stage).__name__}"
+        save_file(weights_of(stage), folder / "weights.safetensors", {"stage": stage_name, "run": folder.name})
+        draw_curves(folder, f"{self.paper} {name} {folder.name}")
+        parameters = sum(p.numel() for p in stage.network.parameters())
+        record = {"kind": "run", "paper": self.paper, "run": name, "id": folder.name, "parameters": parameters}
+        record |= {"identity": self.identity(name), "held_out": measures, "preset": self.config["preset"]}
+        write_json(folder / "record.json", record | {"provenance": provenance()})
+        self.report(
+            f"run {name} {folder.name}: held-out {measures['trained']:.3f}, "
+            f"untrained {measures['untrained']:.3f}, constant {measures['constant']:.3f}"
+        )
+
+    def held_out(self, stage: Stage, data: PairDataModule) -> dict[str, float]:
+        options = trainer_options(self.config) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+        trainer = lightning.Trainer(logger=False, enable_checkpointing=False, **options)
+        return trainer.validate(stage, datamodule=data, verbose=False)[0]
+
+
+def loggers(folder: Path, paper: str, name: str, config: Mapping) -> list:
+    """CSV always; W&B where there is an account or WANDB_MODE=offline, under the run's own id."""
+    attempt = sum(1 for _ in folder.glob("curves/*"))
+    chosen = [CSVLogger(folder, name="curves", version=f"attempt_{attempt:03d}")]
+    if wanted := wandb_mode():
+        from lightning.pytorch.loggers import WandbLogger
+
+        options = {"project": "wideband", "group": paper, "name": f"{name} {config['preset']}", "id": folder.name}
+        chosen.append(WandbLogger(save_dir=folder, offline=wanted == "offline", resume="allow", **options))
+        chosen[-1].log_hyperparams(dict(config))
+    return chosen
+
+
+def wandb_mode() -> str | None:
+    """`online` with an account, `offline` where asked for, None otherwise: no account is never an error."""
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode == "offline":
+        return mode
+    if mode == "disabled":
+        return None
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    account = os.environ.get("WANDB_API_KEY") or (netrc.is_file() and "wandb" in netrc.read_text())
+    return "online" if account else None
+
+
+def count_parameters(config: Mapping, name: str) -> tuple[int, torch.nn.Module]:
+    """Parameters of a run's network, and its stage, on the meta device: nothing is allocated."""
+    run = config["runs"][name]
+    with torch.device("meta"):
+        used = {part: count_parameters(config, other)[1] for part, other in run["uses"].items()}
+        stage = build_stage(run, config["seed"], used)
+    return sum(p.numel() for p in stage.network.parameters()), stage

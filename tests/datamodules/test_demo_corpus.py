@@ -1,0 +1,147 @@
+"""The demo corpus: layouts, the same bytes for the same seed, full band, and speech that is like speech."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from scipy.signal import welch
+
+from datamodules import demo_corpus
+from datamodules.demo_corpus import PARTS, RATE, is_demo, pulses, render, shaped, write_demo_corpus
+
+
+def draw(index: int, seed: int = 0) -> np.ndarray:
+    return render(demo_corpus.plan(seed)[index], np.random.default_rng([seed, index]))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("corpora") / "demo"
+    write_demo_corpus(path, workers=2)
+    return path
+
+
+def audio(root: Path, part: str) -> list[Path]:
+    return sorted(path for path in (root / part).rglob("*") if path.suffix in (".flac", ".wav"))
+
+
+def test_layouts(root):
+    assert [len(audio(root, part)) for part in PARTS] == [32, 48, 24, 30, 12]
+    vctk = root / "VCTK-Corpus-0.92/wav48_silence_trimmed"
+    assert {path.name: len(list(path.glob(f"{path.name}_???_mic1.flac"))) for path in vctk.iterdir()} == {
+        **dict.fromkeys(("p225", "p226", "p227", "p228", "p347", "p351"), 4),
+        **dict.fromkeys(("p360", "p361", "p362", "p363"), 2),
+    }
+    assert [len(list((root / part).iterdir())) for part in ("speech", "music", "effects")] == [8, 6, 5]
+    assert not list(root.rglob("*/*.part"))
+
+
+def test_formats_and_lengths(root):
+    spans = {
+        "VCTK-Corpus-0.92": (2.5, 4),
+        "speech": (2.5, 4),
+        "music": (5, 6),
+        "effects": (2, 5),
+        "ESC-50": (5, 5),
+    }
+    for part, (least, most) in spans.items():
+        for path in audio(root, part):
+            info = soundfile.info(path)
+            assert (info.channels, info.subtype) == (1, "PCM_16")
+            assert info.samplerate == (44_100 if part == "ESC-50" else 48_000)
+            assert least - 0.01 <= info.duration <= most
+            assert 0.29 < np.abs(soundfile.read(path)[0]).max() < 0.71
+
+
+def test_esc50_table_names_the_clips(root):
+    with open(root / "ESC-50/meta/esc50.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["filename", "fold", "target", "category", "esc10", "src_file", "take"]
+    assert sorted(row["filename"] for row in rows) == [path.name for path in audio(root, "ESC-50/audio")]
+    for row in rows:
+        assert row["filename"] == f"{row['fold']}-{row['src_file']}-{row['take']}-{row['target']}.wav"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_file_is_full_band(root, part):
+    """Beyond 16 and 20 kHz the spectrum stands 15 dB over the noise of quantisation, LSB²/12 in all."""
+    for path in audio(root, part):
+        wave, rate = soundfile.read(path)
+        frequency, density = welch(wave, rate, nperseg=2048)
+        floor = 2.0**-30 / 12 / (rate / 2)
+        for low, high in ((16_000, 20_000), (20_000, 21_500)):
+            level = density[(frequency > low) & (frequency < high)].mean()
+            assert 10 * np.log10(level / floor) > 15, path
+
+
+def test_speech_is_not_noise(root):
+    """Its long-term spectrum falls as that of speech, and its flatness is far below white noise's."""
+    waves = np.concatenate([soundfile.read(path)[0] for path in audio(root, "speech")])
+    frequency, density = welch(waves, RATE, nperseg=2048)
+    assert np.exp(np.log(density).mean()) / density.mean() < 0.03  # of white noise: 1
+    low = density[(frequency > 200) & (frequency < 800)].mean()
+    high = density[(frequency > 12_000) & (frequency < 16_000)].mean()
+    assert 25 < 10 * np.log10(low / high) < 60
+
+
+def test_voiced_frames_are_harmonic(root):
+    """The autocorrelation of the loudest third of 40 ms frames peaks between 2.5 and 12.5 ms."""
+    for path in audio(root, "speech"):
+        wave, _ = soundfile.read(path)
+        frames = wave[: wave.size // 1920 * 1920].reshape(-1, 1920)
+        power = (frames**2).sum(1)
+        loud = frames[power > np.quantile(power, 2 / 3)]
+        spectrum = np.abs(np.fft.rfft(loud, 4096)) ** 2
+        correlation = np.fft.irfft(spectrum)[:, : loud.shape[1]]
+        peak = (correlation / correlation[:, :1])[:, 120:600].max(1)
+        assert np.median(peak) > 0.5, path
+
+
+@pytest.mark.parametrize("index", [0, 32, 80, 84, 88, 96, 100, 104, 134])
+def test_a_seed_names_a_file(index):
+    assert np.array_equal(draw(index), draw(index))
+    assert not np.array_equal(draw(index)[:4800], draw(index, seed=1)[:4800])
+
+
+def test_the_bytes_do_not_depend_on_the_workers(root, tmp_path):
+    with_one = tmp_path / "one"
+    for index in range(0, 146, 18):
+        demo_corpus.write(with_one, 0, index)
+    paths = [path.relative_to(with_one) for path in with_one.rglob("*.*") if path.is_file()]
+    assert len(paths) == 9
+    for path in paths:
+        assert (with_one / path).read_bytes() == (root / path).read_bytes()
+
+
+def test_a_second_call_does_nothing(root):
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.*") if path.suffix != ".lock"}
+    write_demo_corpus(root)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert is_demo(root)
+
+
+def test_it_never_writes_among_other_recordings(tmp_path):
+    (tmp_path / "music").mkdir()
+    assert not is_demo(tmp_path)
+    with pytest.raises(FileExistsError, match="music"):
+        write_demo_corpus(tmp_path)
+    assert not is_demo(tmp_path)
+
+
+def test_a_half_made_corpus_is_a_demo(tmp_path):
+    (tmp_path / "wideband-demo.json.part").write_text(f'{{"made_by": "{demo_corpus.MADE_BY}"}}')
+    assert is_demo(tmp_path)
+
+
+def test_a_moving_filter_of_unit_response_changes_nothing():
+    wave = np.random.default_rng(0).normal(size=10_000)
+    unit = np.ones((demo_corpus.frames_of(10_000 / RATE), demo_corpus.FREQUENCY.size))
+    np.testing.assert_allclose(shaped(wave, unit), wave, atol=1e-12)
+
+
+def test_pulses_keep_their_pitch():
+    flow, _ = pulses(np.full(201, 100.0), RATE, 0.42, 0.14)
+    spectrum = np.abs(np.fft.rfft(flow - flow.mean()))
+    assert np.argmax(spectrum) == 100  # 1 s: a bin is 1 Hz
