@@ -46,7 +46,7 @@ def decode(row: dict, rate: int) -> dict:
     named = {"id": row["id"], "group": row["group"]}
 
     def unusable(reason: str) -> dict:
-        return {**named, "reason": reason, "wave": [], "bandwidth": 0.0, "hash": ""}
+        return {**named, "reason": reason, "wave": np.zeros(0, np.float32), "bandwidth": 0.0, "hash": ""}
 
     try:
         wave, source_rate = soundfile.read(row["path"], dtype="float32", always_2d=True)

@@ -50,6 +50,8 @@ def chosen_rows(table: Table, systems: list[str] | None) -> list[Row]:
 
 def quiet() -> None:
     """Lightning's advice on loaders and logs would bury the lines of ours."""
+    import lightning  # noqa: F401  it sets its own levels when it is imported
+
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")

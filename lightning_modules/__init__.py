@@ -31,4 +31,6 @@ def build_method(name: str, rate: int, parts: Mapping[str, object], settings: Ma
     if name not in METHODS:
         raise UserError(f"unknown method {name}: one of {', '.join(METHODS)}.")
     module, _, method = METHODS[name].partition(":")
-    return getattr(importlib.import_module(f"lightning_modules.{module}"), method)(rate=rate, **parts, **settings)
+    return getattr(importlib.import_module(f"lightning_modules.{module}"), method)(
+        rate=rate, **parts, **settings
+    )

@@ -1,6 +1,5 @@
 """Systems without weights, for scale: what the input scores as it is, and what interpolation alone gives."""
 
-import torch
 from torch import Tensor
 
 from lightning_modules.super_resolver import SuperResolver
@@ -28,7 +27,7 @@ class Interpolation(SuperResolver):
 
     def resolve(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor | None) -> Tensor:
         length = -(-low.wave.shape[-1] * self.rate // low.rate)
-        out = torch.empty(len(low.wave), 1, length, device=low.wave.device)
+        out = low.wave.new_empty(len(low.wave), 1, length)
         for hertz in cutoff.unique():
             critical = min(round(2 * float(hertz)), low.rate)
             chosen = cutoff == hertz

@@ -1,4 +1,4 @@
-"""What learns: a stage is a part of a method that is trained alone, by named losses weighed by its configuration."""
+"""What learns: a stage is a part of a method that is trained alone, by named losses with weights."""
 
 from collections.abc import Iterable, Mapping
 
@@ -25,8 +25,9 @@ def uniform(seeds: Tensor, salt: int = 0) -> Tensor:
 
 
 def _generators(seeds: Tensor, salt: int) -> list[torch.Generator]:
-    # PyTorch's CPU generator reads the low 32 bits of its seed only: all bits are mixed into them first.
-    mixed = [np.random.SeedSequence([seed % 2**64, salt]).generate_state(1)[0] for seed in seeds.tolist()]
+    # PyTorch's CPU generator reads the low 32 bits of its seed only: all bits are mixed into them first (the
+    # salt before the seed, which can be one word of 32 bits or two).
+    mixed = [np.random.SeedSequence([salt, seed % 2**64]).generate_state(1)[0] for seed in seeds.tolist()]
     return [torch.Generator().manual_seed(int(state)) for state in mixed]
 
 
@@ -48,6 +49,10 @@ class Stage(lightning.LightningModule):
         """What the stage leaves to its method; its parameters are the ones that papers count."""
         raise NotImplementedError
 
+    def example(self, batch: int, samples: int) -> tuple:
+        """Arguments of `network` for so many windows of so many samples, to count its work by."""
+        raise NotImplementedError
+
     def losses(self, pair: Pair) -> dict[str, Tensor]:
         raise NotImplementedError
 
@@ -63,7 +68,9 @@ class Stage(lightning.LightningModule):
         """The weighted sum of named terms, which are logged. Raises UserError on a term without a weight."""
         unknown = set(terms) - set(self.weights)
         if unknown:
-            raise UserError(f"{type(self).__name__} has no weight for the loss terms {', '.join(sorted(unknown))}.")
+            raise UserError(
+                f"{type(self).__name__} has no weight for the loss terms {', '.join(sorted(unknown))}."
+            )
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, prog_bar=True)
         return sum(self.weights[name] * term for name, term in terms.items())
 
@@ -84,7 +91,7 @@ class Stage(lightning.LightningModule):
         )
 
         def factor(step: int) -> float:
-            # Epochs by batches: the steps of a generator are fewer. Step 0 is asked for before the trainer knows.
+            # Epochs by batches: a generator has fewer steps. Step 0 is asked for before the trainer knows.
             epochs = int(self.batches_seen) // self.trainer.num_training_batches if step else 0
             return min(1.0, (step + 1) / max(1, settings["warmup"])) * settings["decay"] ** epochs
 
@@ -107,9 +114,9 @@ class AdversarialStage(Stage):
     """Generator against critic, by hand, written once for all adversarial methods.
 
     A subclass names its networks `generator` and `critic` and gives `generate(pair)`, `critic_losses` and
-    `generator_losses`. The generator steps on every `n_critic`-th batch, the first included, and the critic on
-    all from batch `critic_from` on; until then `generator_losses` is called with `adversarial=False`. Counting
-    is by `batches_seen`: Lightning's global_step counts the steps of both optimisers.
+    `generator_losses`. The generator steps on every `n_critic`-th batch, the first included, and the critic
+    on all from batch `critic_from` on; until then `generator_losses` is called with `adversarial=False`.
+    Counting is by `batches_seen`: Lightning's global_step counts the steps of both optimisers.
     """
 
     def __init__(
@@ -147,15 +154,16 @@ class AdversarialStage(Stage):
         generators_turn = bool(self.batches_seen % self.n_critic == 0)
         with torch.set_grad_enabled(generators_turn):
             made = self.generate(pair)
-        self.batches_seen += 1
         if adversarial:
             self._step(optimizers[1], self.weigh(self.critic_losses(pair, made)))
-            schedules[1].step()
         if generators_turn:
             self.critic.requires_grad_(False)
             self._step(optimizers[0], self.weigh(self.generator_losses(pair, made, adversarial)))
             self.critic.requires_grad_(True)
-            schedules[0].step()
+        self.batches_seen += 1
+        for schedule, has_stepped in zip(schedules, (generators_turn, adversarial), strict=True):
+            if has_stepped:
+                schedule.step()
 
     def _step(self, optimizer, loss: Tensor) -> None:
         optimizer.zero_grad()

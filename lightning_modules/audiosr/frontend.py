@@ -58,7 +58,8 @@ def normalise(signal: Signal) -> tuple[Tensor, Tensor, Tensor]:
     not count, and stays silent.
     """
     samples = signal.lengths.clamp(min=1).view(-1, 1, 1)
-    mean = (silence_padding(signal.wave, signal.lengths).sum(dim=-1, keepdim=True, dtype=torch.float64) / samples).float()
+    total = silence_padding(signal.wave, signal.lengths).sum(dim=-1, keepdim=True, dtype=torch.float64)
+    mean = (total / samples).to(signal.wave.dtype)
     centred = silence_padding(signal.wave - mean, signal.lengths)
     peak = centred.abs().amax(dim=-1, keepdim=True)
     gain = torch.where(peak > 1e-5, 0.5 / peak, 1.0)

@@ -66,6 +66,12 @@ class LatentDiffusion(Stage):
     def network(self) -> torch.nn.Module:
         return self.unet
 
+    def example(self, batch: int, samples: int) -> tuple:
+        frames, bands = samples // self.vae.log_mel.hop, len(self.vae.log_mel.filters)
+        device = next(self.unet.parameters()).device
+        shape = (batch, self.unet.config.in_channels, frames // 8, bands // 8)
+        return torch.zeros(shape, device=device), torch.zeros(batch, device=device), None
+
     # Latents ----------------------------------------------------------------------------------------------
 
     @property
@@ -108,7 +114,7 @@ class LatentDiffusion(Stage):
         seeds = pair.seeds.tolist()
         for row, seed in enumerate(seeds):
             if seed not in self.cache:
-                # Alone, since rounding depends on the batch, and a resumed run fills the cache in other batches.
+                # Alone: rounding depends on the batch, and a resumed run fills the cache in other batches.
                 self.cache[seed] = self.posteriors(_item(pair, row))[0].half().cpu()
         return torch.stack([self.cache[seed] for seed in seeds]).to(pair.high.wave.device, torch.float32)
 
@@ -186,8 +192,8 @@ class LatentDiffusion(Stage):
     ) -> Tensor:
         """The full-band latent [B, C, N/8, M/8], unscaled, for the posterior of a low-resolution one.
 
-        DDIM (Song et al. 2021, eq. 12) with classifier-free guidance on v, both branches in one batch. settings:
-        of the sampling (None: the stage's own); the null condition is always that of the training.
+        DDIM (Song et al. 2021, eq. 12) with classifier-free guidance on v, both branches in one batch.
+        settings: of the sampling (None: the stage's own); the null condition is always that of the training.
         """
         s = settings or self.settings
         condition = self.condition(low_mean, low_log_variance, seeds, 1, s.sample_condition)
@@ -222,7 +228,7 @@ def _item(pair: Pair, row: int) -> Pair:
 
 
 def guided(conditional: Tensor, unconditional: Tensor, guidance: float, rescale: float) -> Tensor:
-    """Classifier-free guidance (Ho and Salimans 2022), its deviation pulled back (Lin et al. 2023, eq. 15-16)."""
+    """Classifier-free guidance (Ho and Salimans 2022), deviation pulled back (Lin et al. 2023, eq. 15-16)."""
     v = unconditional + guidance * (conditional - unconditional)
     axes = (1, 2, 3)
     matched = v * conditional.std(dim=axes, keepdim=True) / v.std(dim=axes, keepdim=True).clamp(min=1e-8)

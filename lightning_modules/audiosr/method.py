@@ -11,14 +11,13 @@ from lightning_modules.audiosr.settings import Settings
 from lightning_modules.audiosr.vae import VAE
 from lightning_modules.audiosr.vocoder import Vocoder
 from lightning_modules.stage import uniform
-from lightning_modules.super_resolver import SuperResolver
+from lightning_modules.super_resolver import SuperResolver, raise_rate
 from signals.filters import design, sosfilt
-from signals.resampling import resampled_length
 from signals.spectra import istft, rolloff, stft
-from signals.types import Signal, silence_padding
+from signals.types import Signal
 
 ORDER = 8  # of the pre-filter
-LOWEST = 1000.0  # Hz; a lower estimate means dark or silent material, not a band edge
+LOWEST = 1000.0  # Hz; a lower estimate means dark or silent material, not a band edge (as released)
 HIGHEST = 0.98  # of the Nyquist frequency: above, the band counts as full
 
 
@@ -42,44 +41,34 @@ class AudioSR(SuperResolver):
     ):
         super().__init__(rate)
         self.vae, self.ldm, self.vocoder = vae, ldm, vocoder
-        self.settings = ldm.settings = Settings.of(**settings)
+        self.settings = Settings.of(**settings)
         self.upsample = self.settings.upsample
         self.blind = self.settings.cutoff == "estimate"
         hop = vae.log_mel.hop
         self.grid = 64 * hop  # samples: 8 of the autoencoder times 8 of the denoiser, in frames
         self.window, self.overlap = window * hop, overlap * hop
 
-    def forward(
-        self,
-        low: Signal,
-        *,
-        cutoff: Tensor | None = None,
-        seeds: Tensor | None = None,
-        reference: Signal | None = None,
-    ) -> Signal:
-        """As SuperResolver.forward; one gain, one band edge and one pre-filter for the whole recording."""
-        if seeds is None:
-            seeds = torch.arange(len(low.wave), device=low.wave.device)
-        known = self.raise_rate(low, resampled_length(low.wave.shape[-1], low.rate, self.rate))
-        wave, mean, gain = normalise(known.wave)
-        wave = silence_padding(wave, known.lengths)
-        cutoff = self.band_edge(wave) if cutoff is None else cutoff
-        filtered = silence_padding(self.prefilter(wave, cutoff, seeds), known.lengths)
-        made = super().forward(Signal(filtered, self.rate, known.lengths), cutoff=cutoff, seeds=seeds)
-        pasted = wave if self.settings.paste == "input" else filtered
-        wave = self.replace_low_band(made.wave, pasted[..., : made.wave.shape[-1]], cutoff)
-        wave = wave / gain + mean if self.settings.keep_level else normalise(wave)[0]
-        return made._replace(wave=silence_padding(wave, made.lengths))
+    def resolve_whole(
+        self, low: Signal, cutoff: Tensor | None, seeds: Tensor, reference: Tensor | None
+    ) -> Tensor:
+        """One gain, one band edge and one pre-filter for the whole recording."""
+        wave, mean, gain = normalise(raise_rate(low, self.rate, self.upsample))
+        cutoff = self.band_edge(wave, low.rate / 2) if cutoff is None else cutoff
+        filtered = self.prefilter(wave, cutoff, seeds)
+        made = super().resolve_whole(Signal.of(filtered, self.rate), cutoff, seeds, None)
+        wave = self.replace_low_band(made, wave if self.settings.paste == "input" else filtered, cutoff)
+        return wave / gain + mean if self.settings.keep_level else normalise(Signal.of(wave, self.rate))[0]
 
-    def band_edge(self, wave: Tensor) -> Tensor:
-        """[B] Hz: below it lies `rolloff` of the time-summed magnitude of wave [B, 1, T].
+    def band_edge(self, wave: Tensor, highest: float) -> Tensor:
+        """[B] Hz, at most `highest`: below it lies `rolloff` of the time-summed magnitude of wave [B, 1, T].
 
         Paper: "the 99% roll-off", which we take of the whole recording. It depends on the content: explicit
-        cut-offs are better where they are known.
+        cut-offs are better where they are known. Silent and dark material has no band edge of its own; it
+        gets `highest`, half the rate it came at, where the released code sets 24 kHz and crashes.
         """
         magnitude = self.vae.log_mel.magnitude(self.padded(wave))
         hertz = rolloff(magnitude, self.settings.rolloff) * self.rate / 2 / (magnitude.shape[1] - 1)
-        return hertz.float().clamp(min=LOWEST)
+        return torch.where(hertz < LOWEST, highest, hertz.clamp(max=highest)).float()
 
     def padded(self, wave: Tensor) -> Tensor:
         """wave [B, 1, T] with zeros up to the next multiple of the grid."""
@@ -88,7 +77,7 @@ class AudioSR(SuperResolver):
     def prefilter(self, wave: Tensor, cutoff: Tensor, seeds: Tensor) -> Tensor:
         """Order-8 zero-phase low-pass at the band edge [B] Hz: the input as training saw it."""
         kinds = self.settings.prefilters
-        chosen = [kinds[int(u * len(kinds))] for u in uniform(seeds, salt=7)]
+        chosen = [kinds[int(u * len(kinds))] for u in uniform(seeds)]
         narrow = cutoff < HIGHEST * self.rate / 2
         if not narrow.any():
             return wave
@@ -105,7 +94,7 @@ class AudioSR(SuperResolver):
     @torch.no_grad()
     def resolve(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor | None) -> Tensor:
         image = self.vae.image(self.padded(low.wave))
-        latent = self.ldm.sample(*self.vae.posterior(image), seeds)
+        latent = self.ldm.sample(*self.vae.posterior(image), seeds, self.settings)
         decoded = self.vae.decode(latent)
         known = self.mel_centres() < cutoff[:, None]  # [B, M]
         log_mel = torch.where(known[:, None, None], image, decoded)
@@ -120,9 +109,9 @@ class AudioSR(SuperResolver):
     def replace_low_band(self, made: Tensor, known: Tensor, cutoff: Tensor) -> Tensor:
         """[B, 1, T]: `known` below the cut-off [B] Hz, `made` above, levels matched at the seam.
 
-        r is the magnitude of the known signal over that of the made one, around the cut-off and within
-        [0.8, 1.2] as released; it scales the generated band, so that the known one stays what it was. (Variant
-        `code` scales the known band by 1/r instead, as released.)
+        r is the magnitude of the known signal over that of the made one, summed over time in the bin of the
+        cut-off and within [0.8, 1.2] as released. It scales the generated band, so that the known one stays
+        what it was. (Variant `code` scales the known band by 1/r instead, as released.)
         """
         size, hop = 2048, 512
         X, Y = stft(known, size, hop), stft(made, size, hop)
@@ -133,7 +122,11 @@ class AudioSR(SuperResolver):
         r = r.clamp(0.8, 1.2)[:, None, None]
         seam = max(self.settings.seam, 1e-3)
         share = ((cutoff[:, None] - hertz) / seam).clamp(0, 1)[..., None]  # of the known signal, [B, F, 1]
-        mixed = share * X + (1 - share) * Y * r if self.settings.paste == "input" else share * X / r + (1 - share) * Y
+        mixed = (
+            share * X + (1 - share) * Y * r
+            if self.settings.paste == "input"
+            else share * X / r + (1 - share) * Y
+        )
         return istft(mixed, size, hop, made.shape[-1])
 
 
@@ -145,11 +138,16 @@ class GTMel(SuperResolver):
     def __init__(self, rate: int, vocoder: Vocoder):
         super().__init__(rate)
         self.vocoder = vocoder
+        hop = vocoder.log_mel.hop
+        self.window, self.overlap = 1024 * hop, 64 * hop
+
+    def resolve_whole(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor) -> Tensor:
+        """One gain for the whole recording, taken back at the end."""
+        wave, mean, gain = normalise(Signal.of(reference, self.rate))
+        return super().resolve_whole(low, cutoff, seeds, wave) / gain + mean
 
     @torch.no_grad()
     def resolve(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor) -> Tensor:
-        hop = self.vocoder.log_mel.hop
-        wave, mean, gain = normalise(reference)
-        padded = torch.nn.functional.pad(wave, (0, max(-wave.shape[-1] % hop, 2 * 2048 - wave.shape[-1])))
-        made = self.vocoder(self.vocoder.log_mel(padded))[..., : reference.shape[-1]]
-        return made / gain + mean
+        log_mel, samples = self.vocoder.log_mel, reference.shape[-1]
+        padded = torch.nn.functional.pad(reference, (0, max(-samples % log_mel.hop, log_mel.n_fft - samples)))
+        return self.vocoder(log_mel(padded))[..., :samples]

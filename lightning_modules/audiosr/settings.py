@@ -1,4 +1,4 @@
-"""Where AudioSR's released code and its text part ways: `method.variant=code|text` (specs/audiosr.md, 4.1)."""
+"""Where AudioSR's released code and text part ways: `method.variant=code|text` (specs/audiosr.md, 4.1)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -13,7 +13,7 @@ STEPS = 1000  # T, diffusion steps in training
 
 @dataclass(frozen=True)
 class Settings:
-    """How a trained AudioSR is used. Defaults are variant `text`: the paper, our choice where it is silent."""
+    """How a trained AudioSR is used. Defaults: variant `text`, the paper, our choice where it is silent."""
 
     rolloff: float = 0.99  # share of the time-summed magnitude below the estimated band edge
     prefilters: tuple[str, ...] = ("chebyshev",)  # drawn per item; order 8, zero-phase
@@ -30,7 +30,9 @@ class Settings:
     paste: str = "input"  # the low band put back: the `input` itself, or `filtered` as the network saw it
     seam: float = 500.0  # Hz over which the pasted band cross-fades into the generated one; 0: hard
     keep_level: bool = True  # or leave it at peak 0.5 without its mean
-    cutoff: str = "estimate"  # band edge from the roll-off; `given`: from the protocol, or half the input rate
+    cutoff: str = (
+        "estimate"  # band edge from the roll-off; `given`: from the protocol, or half the input rate
+    )
 
     @classmethod
     def of(cls, variant: str = "text", **changes) -> "Settings":
@@ -40,7 +42,9 @@ class Settings:
         for key in changes:
             if key not in known:
                 near = get_close_matches(key, known, n=1)
-                raise UserError(f"unknown key method.{key}" + (f": did you mean method.{near[0]}?" if near else "."))
+                raise UserError(
+                    f"unknown key method.{key}" + (f": did you mean method.{near[0]}?" if near else ".")
+                )
         settings = replace(VARIANTS[variant], **{k: v for k, v in changes.items() if v is not None})
         for key, allowed in CHOICES.items():
             _one_of(key, getattr(settings, key), allowed)

@@ -24,8 +24,8 @@ class VAE(AdversarialStage):
     """log-mel image -> Gaussian latent -> log-mel image.
 
     The paper trains with "reconstruction loss, KL and adversarial loss, as AudioLDM" and releases neither
-    weights of the terms nor the discriminator. Ours: mean absolute error of the log-mel; KL divergence in nats
-    for each mel value; hinge loss of a patch discriminator, from batch `critic_from` on.
+    weights of the terms nor the discriminator. Ours: mean absolute error of the log-mel; KL divergence in
+    nats for each mel value; hinge loss of a patch discriminator, from batch `critic_from` on.
     """
 
     def __init__(
@@ -42,6 +42,10 @@ class VAE(AdversarialStage):
         self.generator = autoencoder(**model)
         self.critic = PatchDiscriminator(**critic)
         self.mean_mel = RunningMean(frontend["n_mels"])
+
+    def example(self, batch: int, samples: int) -> tuple:
+        device = next(self.generator.parameters()).device
+        return (torch.zeros(batch, 1, samples // self.log_mel.hop, len(self.log_mel.filters), device=device),)
 
     def image(self, wave: Tensor) -> Tensor:
         """wave [B, 1, T] -> log-mel [B, 1, N, M]: time is the height."""

@@ -49,6 +49,10 @@ class Vocoder(AdversarialStage):
         self.critic = Critic(**critic)
         self.mean_mel = RunningMean(frontend["n_mels"])
 
+    def example(self, batch: int, samples: int) -> tuple:
+        device = next(self.generator.parameters()).device
+        return (torch.zeros(batch, len(self.log_mel.filters), samples // self.log_mel.hop, device=device),)
+
     def forward(self, log_mel: Tensor) -> Tensor:
         """log-mel [B, M, N] -> wave [B, 1, 480 N]."""
         return self.generator(log_mel)

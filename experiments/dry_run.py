@@ -1,0 +1,86 @@
+"""What a command would do: configuration, runs, rows, corpora, parameters, and what it would cost."""
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.configuration import Row, Table
+from experiments.rows import tasks
+from experiments.run import print_corpora, quiet, wanted_runs
+from experiments.runs import Runs, count_parameters
+from lightning_modules.stage import Stage
+
+
+def throughput() -> float:
+    """FLOP/s of a float32 convolution-sized product on this machine, the best of a few."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 4096 if device == "cuda" else 1024
+    a = torch.randn(size, size, device=device)
+    best = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        (a @ a).sum().item()
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def training_flops(stage: Stage, run: Mapping, hop: int) -> float:
+    """Of one run: three times the forward pass of its network (backward costs two), critic not counted."""
+    example = stage.example(run["training"]["batch"], run["data"]["window"] * hop)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        stage.network(*example)
+    return 3.0 * counter.get_total_flops() * run["training"]["steps"]
+
+
+def human(seconds: float) -> str:
+    units = (("days", 86400), ("h", 3600), ("min", 60))
+    for unit, size in units:
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def describe(
+    args: argparse.Namespace,
+    config: dict,
+    tables: list[tuple[Table, list[Row]]],
+    library,
+    report: Callable[[str], None],
+) -> int:
+    """Prints all that is known before anything is prepared or trained."""
+    quiet()
+    shown = {key: value for key, value in config.items() if key not in ("preset", "changes")}
+    report(yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=110))
+    runs = Runs(args.paper, config, library, report)
+    names = wanted_runs([row for _, rows in tables for row in rows], runs)
+    library.make_demo()
+    for table, rows in tables:
+        print_corpora(config, library, table, rows, wanted_runs(rows, runs))
+        for row in rows:
+            cells = ", ".join(task.key for task in tasks(table, row, config))
+            report(f"row {row.system}: {row.method} of {dict(row.parts) or 'no run'}: {cells}")
+    speed, seconds, disk, memory = throughput(), 0.0, 0.0, 0.0
+    for name in names:
+        count, stage = count_parameters(config, name)
+        run = config["runs"][name]
+        work = training_flops(stage, run, config["frontend"]["hop"])
+        held = sum(p.numel() for p in stage.parameters()) + sum(p.numel() for p in stage.buffers())
+        trained = sum(p.numel() for p in stage.parameters() if p.requires_grad)
+        seconds, disk = seconds + work / speed, disk + 4 * (held + 2 * trained)
+        memory = max(memory, 4 * (held + 3 * trained))  # weights, gradients and two moments
+        report(
+            f"run {name}: {run['stage']}, {count:,} parameters, {run['training']['steps']:,} steps of "
+            f"{run['training']['batch']}, {work:.2e} FLOP, about {human(work / speed)} here"
+        )
+    report(
+        f"about {human(seconds * args.seeds)} of training at {speed / 1e9:,.0f} GFLOP/s on this machine (critics, "
+        f"data and tests not counted); at least {memory / 2**30:.2f} GiB of memory and activations; "
+        f"{disk * args.seeds / 2**30:.2f} GiB of disk for checkpoints in {Path(config['output'])}/, and 4 bytes a "
+        f"sample for the stores in {Path(config['data']['folder'])}/stores/"
+    )
+    return 0

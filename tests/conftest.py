@@ -1,0 +1,61 @@
+"""What tests share: a tiny corpus in the official layouts, and a workplace of their own."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+RATE = 48_000
+SPEAKERS = ("p225", "p226", "p347", "p360", "s5")  # of VCTK: two to train on, one for validation, two for tests
+FOLDS = (1, 4, 5)  # of ESC-50: training, validation, test
+
+
+def write_noise(path: Path, seed: int, seconds: float = 1.0) -> None:
+    """Full-band noise whose level falls with frequency and swells in time."""
+    rng = np.random.default_rng(seed)
+    samples = round(seconds * RATE)
+    hertz = np.fft.rfftfreq(samples, 1 / RATE)
+    wave = np.fft.irfft(np.fft.rfft(rng.standard_normal(samples)) / (1 + hertz / 1000), samples)
+    wave *= 0.3 + np.sin(np.linspace(0, (2 + seed % 5) * np.pi, samples)) ** 2
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.5 * wave / np.abs(wave).max(), RATE, subtype="PCM_16")
+
+
+def write_corpus(root: Path) -> Path:
+    """Two seconds or so of every corpus that AudioSR's configuration names."""
+    vctk = root / "VCTK-Corpus-0.92" / "wav48_silence_trimmed"
+    files = [vctk / name / f"{name}_{take:03}_mic1.flac" for name in SPEAKERS for take in (1, 2)]
+    for part in ("speech", "music", "effects"):
+        files += [root / part / f"{part}_{group}" / "1.flac" for group in "abcdef"]
+    clips = [(f"{fold}-{take}-A-0.wav", fold) for fold in FOLDS for take in (1, 2)]
+    files += [root / "ESC-50" / "audio" / name for name, _ in clips]
+    for seed, path in enumerate(files):
+        write_noise(path, seed)
+    (root / "ESC-50" / "meta").mkdir()
+    with (root / "ESC-50" / "meta" / "esc50.csv").open("w", newline="") as lines:
+        csv.writer(lines).writerows([("filename", "fold"), *clips])
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def offline_and_small():
+    """No test has an account, or more than two threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        torch.set_num_threads(2)
+        yield
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch) -> Path:
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
