@@ -6,6 +6,7 @@ Reading it needs neither torch nor Lightning.
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -80,6 +81,7 @@ def paper_names() -> list[str]:
     return sorted(folder.parent.name for folder in PAPERS.glob("*/paper.yaml"))
 
 
+@cache
 def load_paper(name: str) -> dict:
     """The paper's own page: title, tables, and, once it is built, configuration and presets."""
     if name not in paper_names():
@@ -87,6 +89,7 @@ def load_paper(name: str) -> dict:
     return yaml.safe_load((PAPERS / name / "paper.yaml").read_text())
 
 
+@cache
 def load_table(paper: str, name: str) -> Table:
     """Raises UserError where the paper has no such table."""
     names = load_paper(paper)["tables"]
@@ -133,23 +136,39 @@ def configure(paper: str, preset: str, overrides: Iterable[str] = ()) -> dict:
     if "config" not in page:
         raise UserError(f"{paper}: not built yet.")
     base = OmegaConf.merge(OmegaConf.load(HERE / "base.yaml"), page["config"])
-    keys = flat_keys(OmegaConf.to_container(base))
+    keys = flat_keys(resolved(base, paper))
     merged = OmegaConf.merge(base, page["presets"][preset])
-    for text in overrides:
+    written = flat_keys(OmegaConf.to_container(merged))
+    # What others refer to comes first: a copy of it has the new value then.
+    for text in sorted(overrides, key=lambda text: text.partition("=")[0] not in written):
         key, value = parse_override(text)
         if key not in keys:
             raise UserError(f"unknown key {key}{nearest(key, keys)}; --dry-run prints all keys.")
+        detach(merged, key)
         check_type(key, OmegaConf.select(merged, key), value)
         OmegaConf.update(merged, key, value, merge=not isinstance(value, Mapping))
     return resolved(merged, paper)
 
 
-NAMELESS = {"output", "pictures", "data.root", "data.folder", "data.download", "data.workers", "data.loaders", "data.test_batch"}
+def detach(config: DictConfig, key: str) -> None:
+    """Sections above `key` that refer to others become copies of their own."""
+    for name in key.split(".")[:-1]:
+        if OmegaConf.is_interpolation(config, name):
+            config[name] = OmegaConf.to_container(config[name])
+        config = config[name]
+
+
+NAMELESS = {"seed", "output", "pictures", "data.root", "data.folder", "data.download", "data.workers", "data.loaders", "data.test_batch"}
 
 
 def changes(overrides: Iterable[str]) -> list[str]:
-    """The overrides that change what a number means: not where things lie, nor on what they run."""
-    return [o for o in overrides if (key := o.partition("=")[0]) not in NAMELESS and not key.startswith("trainer.")]
+    """The overrides that change what a number means: not where things lie, on what they run, or what is left out."""
+
+    def counts(key: str) -> bool:
+        left_out = key.startswith("datasets.") and key.count(".") == 1  # a whole section can only be null
+        return key not in NAMELESS and not key.startswith("trainer.") and not left_out
+
+    return sorted(text for text in overrides if counts(text.partition("=")[0]))
 
 
 def resolved(config: DictConfig, paper: str) -> dict:

@@ -87,8 +87,17 @@ class Rows:
             "protocol": self.rule(row),
             "rate": self.rate(row),
             "recordings": store.fingerprint,
+            "preset": self.config["preset"],
+            "changes": self.config["changes"],
             "seed": self.config["seed"],
         }
+
+    def family(self, row: Row, task: Column) -> str:
+        """The same for all seeds of this number, and for nothing else."""
+        config = self.config | {"seed": None}
+        runs = Runs(self.table.paper, config, self.library, self.report)
+        seedless = Rows(self.table, config, self.protocol, self.library, runs, self.report)
+        return identity_hash(seedless.identity(row, task))
 
     def folder(self, row: Row, task: Column) -> Path:
         return Path(self.config["output"]) / self.table.paper / identity_hash(self.identity(row, task))
@@ -127,7 +136,7 @@ class Rows:
         record = {
             "kind": "score",
             "id": folder.name,
-            "family": identity_hash(identity | {"seed": None, "parts": list(row.parts.items())}),
+            "family": self.family(row, task),
             "paper": self.table.paper,
             "system": row.system,
             **identity["task"],

@@ -41,13 +41,6 @@ def build_stage(run: Mapping, seed: int, used: Mapping[str, Stage]) -> Stage:
     return stage(weights=run["weights"], optimizer=run["optimizer"], **run["options"], **used)
 
 
-def weights_of(stage: Stage) -> dict:
-    """The tensors that a checkpoint of this stage holds: its own, not those of the runs it uses."""
-    checkpoint = {"state_dict": stage.state_dict()}
-    stage.on_save_checkpoint(checkpoint)
-    return {name: tensor.contiguous() for name, tensor in checkpoint["state_dict"].items()}
-
-
 def load_weights(stage: Stage, path: Path) -> None:
     """Raises UserError where the file holds another stage."""
     name = f"{type(stage).__module__}.{type(stage).__name__}"
@@ -55,9 +48,7 @@ def load_weights(stage: Stage, path: Path) -> None:
         found = (file.metadata() or {}).get("stage")
     if found != name:
         raise UserError(f"{path} holds {found or 'no stage of ours'}, not {name}: name another file.")
-    checkpoint = {"state_dict": load_file(path)}
-    stage.on_load_checkpoint(checkpoint)
-    stage.load_state_dict(checkpoint["state_dict"])
+    stage.load_state_dict(load_file(path))
 
 
 class Runs:
@@ -183,7 +174,8 @@ class Runs:
         if not all(value == value and abs(value) < float("inf") for value in measures.values()):
             raise UserError(f"run {name} diverged: held-out measures {measures}; lower runs.{name}.optimizer.lr.")
         stage_name = f"{type(stage).__module__}.{type(stage).__name__}"
-        save_file(weights_of(stage), folder / "weights.safetensors", {"stage": stage_name, "run": folder.name})
+        weights = {key: tensor.contiguous() for key, tensor in stage.state_dict().items()}
+        save_file(weights, folder / "weights.safetensors", {"stage": stage_name, "run": folder.name})
         draw_curves(folder, f"{self.paper} {name} {folder.name}")
         parameters = sum(p.numel() for p in stage.network.parameters())
         record = {"kind": "run", "paper": self.paper, "run": name, "id": folder.name, "parameters": parameters}

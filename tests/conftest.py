@@ -25,7 +25,7 @@ def write_noise(path: Path, seed: int, seconds: float = 1.0) -> None:
 
 
 def write_corpus(root: Path) -> Path:
-    """Two seconds or so of every corpus that AudioSR's configuration names."""
+    """A few seconds of every corpus that AudioSR's configuration names, and a stand-in for AudioStock."""
     vctk = root / "VCTK-Corpus-0.92" / "wav48_silence_trimmed"
     files = [vctk / name / f"{name}_{take:03}_mic1.flac" for name in SPEAKERS for take in (1, 2)]
     for part in ("speech", "music", "effects"):
@@ -46,12 +46,17 @@ def tiny_corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def offline_and_small():
-    """No test has an account, or more than two threads."""
+def offline():
+    """No test has an account."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
-        torch.set_num_threads(2)
         yield
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Commands may set their own number (`trainer.threads`)."""
+    torch.set_num_threads(2)
 
 
 @pytest.fixture

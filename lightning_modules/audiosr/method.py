@@ -121,7 +121,8 @@ class AudioSR(SuperResolver):
         r = X[rows, edge].abs().sum(dim=-1) / Y[rows, edge].abs().sum(dim=-1).clamp(min=1e-8)
         r = r.clamp(0.8, 1.2)[:, None, None]
         seam = max(self.settings.seam, 1e-3)
-        share = ((cutoff[:, None] - hertz) / seam).clamp(0, 1)[..., None]  # of the known signal, [B, F, 1]
+        full = cutoff[:, None] >= HIGHEST * self.rate / 2
+        share = ((cutoff[:, None] - hertz) / seam).clamp(0, 1).where(~full, 1)[..., None]  # of X, [B, F, 1]
         mixed = (
             share * X + (1 - share) * Y * r
             if self.settings.paste == "input"

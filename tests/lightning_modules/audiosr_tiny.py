@@ -1,5 +1,6 @@
 """AudioSR's stages with networks of a few channels, and pairs of noise for them."""
 
+import pytest
 import torch
 
 from lightning_modules.audiosr import VAE, LatentDiffusion, Vocoder
@@ -83,3 +84,9 @@ def tiny_ldm(
     torch.nn.init.normal_(ldm.unet.conv_out.weight, std=0.1)
     ldm.averaged.load_state_dict(ldm.unet.state_dict())
     return ldm
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads cost more than networks as small as these gain by them; after conftest's own number."""
+    torch.set_num_threads(1)

@@ -3,7 +3,7 @@
 import lightning
 import pytest
 import torch
-from audiosr_tiny import OPTIMIZER, pair_of, tiny_ldm, tiny_vae, tiny_vocoder
+from audiosr_tiny import OPTIMIZER, one_thread, pair_of, tiny_ldm, tiny_vae, tiny_vocoder  # noqa: F401
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
@@ -151,7 +151,12 @@ def trainer_for(epochs: int, *callbacks: lightning.Callback) -> lightning.Traine
     )
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*`val_dataloader`")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:.*`val_dataloader`",
+    "ignore:The dirpath has changed",
+    "ignore:Found .* in eval mode",
+)
 
 
 def test_sides_take_turns_by_batches_seen():
@@ -196,6 +201,14 @@ def test_the_rate_warms_up_by_steps_and_decays_by_epochs(build):
     rates = Rates()
     trainer_for(1, rates).fit(build(OPTIMIZER | {"lr": 1.0, "warmup": 4}), loader(6))
     assert torch.tensor(rates.seen).T[-1].tolist() == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_a_generator_that_steps_seldom_decays_with_the_epochs():
+    """From its first step in an epoch on: what it has then is what the last step left."""
+    rates = Rates()
+    options = OPTIMIZER | {"lr": 1.0, "warmup": 0, "decay": 0.5}
+    trainer_for(3, rates).fit(Line(options, n_critic=3), loader(3))
+    assert [generator for generator, _ in rates.seen] == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
 
 
 def test_the_gradient_is_clipped():

@@ -66,19 +66,21 @@ def test_a_sine_keeps_its_place(rate, upsample, window):
 
 
 def sine(samples: int, rate: int) -> torch.Tensor:
-    return torch.sin(2 * torch.pi * 200 * torch.arange(samples, dtype=torch.float64) / rate).float()[None, None]
+    return torch.sin(2 * torch.pi * 200 * torch.arange(samples, dtype=torch.float64) / rate).float()[
+        None, None
+    ]
 
 
 @pytest.mark.parametrize("rate", RATES)
 def test_an_impulse_comes_out_where_it_went_in(rate):
     wave = torch.zeros(1, 1, rate // 10 + 7)
-    at = 147 * (rate // 44100 or 1) * 3
+    at = 441  # where every one of the rates has a sample
     wave[..., at] = 1
     out = Same(2048, overlap=512)(Signal.of(wave, rate)).wave
     assert abs(int(out.argmax()) - at * RATE / rate) <= 0.5
 
 
-@pytest.mark.parametrize("overlap", [0, 1, 100, 400, 700, 999])
+@pytest.mark.parametrize("overlap", [0, 1, 100, 400, 700, 900])
 @pytest.mark.parametrize("total", [999, 1000, 1001, 1700, 12345])
 def test_windows_of_an_identity_leave_no_trace(total, overlap):
     wave = noise_of(2, total)

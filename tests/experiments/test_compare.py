@@ -1,0 +1,256 @@
+"""The tables: what a measured number is worth, where it stands, and how it is printed."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from experiments.compare import main, render_html
+from experiments.configuration import Column, Row, Table, load_paper, load_table, paper_names
+from experiments.records import write_json
+
+HEADER = (
+    "paper,table,system,dataset,scale,cutoff_hz,loss,metric,published,"
+    "reproduced,measured,standing,std,files,seeds,protocol,preset,run"
+)
+
+
+def record(id_: str, lsd: float = 2.0, system: str = "AudioSR", **changed) -> dict:
+    """A score of AudioSR on vctk at 4 kHz as a finished row leaves it: a reproduction, unless `changed`."""
+    task = {"dataset": "vctk", "scale": None, "cutoff_hz": 4000, "loss": None}
+    identity = {"method": system.lower(), "task": task, "protocol": {"bits": None}, "recordings": "all of them"}
+    fields = {
+        "kind": "score",
+        "id": id_,
+        "family": "one",
+        "system": system,
+        **task,
+        "preset": "full",
+        "changes": [],
+        "protocol": "published",
+        "seed": 0,
+        "runs": {} if system == "Unprocessed" else {"vae": "0123"},
+        "stand_in": False,
+        "expected": 2937,
+        "files_used": 2937,
+        "mean": {"LSD": lsd},
+        "std": {"LSD": 0.25},
+        "identity": identity | changed.pop("identity", {}),
+        "provenance": {"finished": changed.pop("finished", "2025-01-01T00:00:00Z")},
+    }
+    assert changed.keys() <= fields.keys()
+    return fields | changed
+
+
+def write(*records: dict) -> None:
+    for one in records:
+        folder = Path("runs/audiosr") / one["id"]
+        folder.mkdir(parents=True)
+        write_json(folder / "record.json", one)
+
+
+def table_csv(capsys, *options: str) -> list[dict]:
+    assert main(["--format", "csv", *options]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[0] == HEADER
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture
+def cell(capsys, workplace):
+    """Writes records; the line of AudioSR on vctk at 4 kHz that follows from them."""
+
+    def line(*records: dict, options=(), system: str = "AudioSR") -> dict:
+        write(*records)
+        found = table_csv(capsys, "--paper", "audiosr", *options)
+        wanted = {"system": system, "dataset": "vctk", "cutoff_hz": "4000", "table": "table1"}
+        (only,) = (one for one in found if wanted.items() <= one.items())
+        return only
+
+    return line
+
+
+def test_the_csv_holds_all_published_cells(capsys, workplace):
+    found = table_csv(capsys)
+    assert len([line for line in found if line["published"]]) == len(found) == 175
+    assert not any(line["reproduced"] or line["measured"] for line in found)
+    assert {line["standing"] for line in found} == {"", "not built yet", "needs a listening test"}
+
+
+def test_a_whole_published_split_at_full_size_is_a_reproduction(cell):
+    assert cell(record("a")) == {
+        "paper": "audiosr",
+        "table": "table1",
+        "system": "AudioSR",
+        "dataset": "vctk",
+        "scale": "",
+        "cutoff_hz": "4000",
+        "loss": "",
+        "metric": "LSD",
+        "published": "1.3",
+        "reproduced": "2",
+        "measured": "",
+        "standing": "reproduction",
+        "std": "0.25",
+        "files": "2,937 of 2,937",
+        "seeds": "1",
+        "protocol": "published",
+        "preset": "full",
+        "run": "a",
+    }
+
+
+LESS = {
+    "another protocol": ({"protocol": "aligned"}, "partial"),
+    "fewer files": ({"files_used": 20}, "partial"),
+    "changed settings": ({"changes": ["method.steps=5"]}, "partial"),
+    "another corpus": ({"stand_in": True}, "stand-in"),
+    "demo": ({"preset": "demo"}, "demo"),
+    "smoke": ({"preset": "smoke"}, "demo"),
+    "stand-in at demo": ({"preset": "demo", "stand_in": True}, "stand-in"),
+}
+
+
+@pytest.mark.parametrize(("changed", "standing"), LESS.values(), ids=LESS)
+def test_anything_less_is_only_measured(cell, changed, standing):
+    line = cell(record("a", **changed))
+    assert (line["standing"], line["measured"], line["reproduced"]) == (standing, "2", "")
+
+
+def test_a_corpus_without_a_fixed_number_of_files_is_whole(cell):
+    line = cell(record("a", expected=None, files_used=3))
+    assert (line["standing"], line["files"]) == ("reproduction", "3")
+
+
+@pytest.mark.parametrize("preset", ["full", "demo", "smoke"])
+def test_worse_than_the_unprocessed_input_is_untrained(cell, preset):
+    line = cell(record("a", 2.0, preset=preset), record("u", 1.5, "Unprocessed"))
+    assert (line["standing"], line["measured"], line["reproduced"]) == ("untrained", "2", "")
+
+
+def test_better_than_the_unprocessed_input_is_not_untrained(cell):
+    assert cell(record("a", 2.0), record("u", 2.5, "Unprocessed"))["standing"] == "reproduction"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"recordings": "others"},
+        {"protocol": {"bits": 16}},
+        {"task": {"dataset": "vctk", "scale": None, "cutoff_hz": 8000, "loss": None}},
+    ],
+    ids=["recordings", "protocol", "task"],
+)
+def test_only_the_same_input_is_a_yardstick(cell, other):
+    unprocessed = record("u", 1.5, "Unprocessed", identity=other)
+    assert cell(record("a"), unprocessed)["standing"] == "reproduction"
+
+
+def test_for_some_metrics_higher_is_better(cell):
+    worse, unprocessed = ({"mean": {"LSD": 1.0, "SNR": snr}, "std": {"LSD": 0, "SNR": 0}} for snr in (5.0, 9.0))
+    write(record("a", **worse), record("u", system="Unprocessed", **unprocessed))
+    from experiments.records import read_record, standing
+
+    ours = read_record(Path("runs/audiosr/a"))
+    assert standing(ours, 9.0, lower_is_better=False, metric="SNR") == "untrained"
+    assert standing(ours, 9.0, lower_is_better=True, metric="LSD") == "reproduction"
+
+
+def test_a_baseline_is_never_untrained(cell):
+    spline = record("s", 9.0, "Unprocessed", identity={"method": "spline"})
+    line = cell(spline, record("u", 1.0, "Unprocessed", finished="2024"), system="Unprocessed")
+    assert (line["run"], line["standing"]) == ("s", "reproduction")
+
+
+def test_seeds_are_averaged_and_counted(cell):
+    line = cell(record("a", 2.0), record("b", 3.0, seed=1))
+    assert (line["reproduced"], line["seeds"], line["std"]) == ("2.5", "2", "0.5")
+
+
+def test_seeds_are_worth_what_the_worst_of_them_is(cell):
+    line = cell(record("a", 1.0), record("b", 3.0, seed=1), record("u", 2.5, "Unprocessed"))
+    assert (line["standing"], line["measured"], line["seeds"]) == ("untrained", "2", "2")
+
+
+def test_seeds_of_another_family_are_not_averaged(cell):
+    line = cell(record("a", 2.0), record("b", 3.0, seed=1, family="another", files_used=20))
+    assert (line["reproduced"], line["seeds"], line["run"]) == ("2", "1", "a")
+
+
+def test_the_best_standing_is_shown_then_the_newest(cell):
+    line = cell(
+        record("old", 2.0, finished="2025-01-01T00:00:00Z"),
+        record("new", 3.0, finished="2025-01-02T00:00:00Z"),
+        record("partial", 1.0, finished="2025-01-03T00:00:00Z", files_used=20, family="two"),
+        record("demo", 1.0, finished="2025-01-04T00:00:00Z", preset="demo", family="three"),
+    )
+    assert (line["run"], line["reproduced"], line["seeds"]) == ("new", "3", "1")
+
+
+def test_a_failed_full_run_does_not_hide_behind_a_demo(cell):
+    full, demo = record("full", 3.0), record("demo", 2.0, preset="demo")
+    line = cell(full, demo, record("u", 2.5, "Unprocessed"))
+    assert (line["run"], line["standing"]) == ("full", "untrained")
+
+
+@pytest.mark.parametrize(
+    ("options", "run"),
+    [((), "a"), (("--preset", "demo"), "b"), (("--protocol", "aligned"), "c"), (("--output", "elsewhere"), "")],
+)
+def test_records_can_be_chosen(cell, options, run):
+    records = [record("a"), record("b", preset="demo"), record("c", protocol="aligned")]
+    assert cell(*records, options=options)["run"] == run
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "html"])
+@pytest.mark.parametrize("paper", paper_names())
+def test_every_row_is_printed(capsys, workplace, paper, form):
+    assert main(["--paper", paper, "--format", form]) == 0
+    text = capsys.readouterr().out
+    for name in load_paper(paper)["tables"]:
+        table = load_table(paper, name)
+        assert table.title in text
+        for row in table.rows:
+            assert row.system in text
+    assert ("not built yet" in text) == (paper != "audiosr" or "NuWave" in text)
+    assert ("needs a listening test" in text) == (paper in {"audiosr", "fma_unet"})
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "html"])
+def test_ours_stands_beside_the_published_with_its_mark(capsys, workplace, form):
+    write(record("a", 2.0), record("b", 1.2345, cutoff_hz=8000, preset="demo", files_used=20))
+    assert main(["--paper", "audiosr", "--table", "table1", "--format", form]) == 0
+    text = capsys.readouterr().out
+    assert "1.3 / 2.00" in text
+    assert "1.3 / 2.00d" not in text
+    assert "1.11 / 1.23d" in text
+    assert "20 of 2,937" in text
+    assert "not a result" in text
+
+
+def test_html_is_escaped():
+    column = Column("a<b", "vctk", None, 4000, None, "LSD")
+    row = Row("<i>&", "unprocessed", {}, {}, {}, {}, {"a<b": 1.5}, {}, {"a<b": "<script>"})
+    table = Table("audiosr", "table1", "A & B <b>", (column,), (row,))
+    line = {"dataset": "vctk", "scale": "", "cutoff_hz": 4000, "loss": "", "metric": "LSD", "system": "<i>&"}
+    line |= {"published": 1.5, "reproduced": "", "measured": "", "standing": "", "run": ""}
+    page = render_html(table, [line])
+    assert "A &amp; B &lt;b&gt;" in page
+    assert "<td>&lt;i&gt;&amp;</td>" in page
+    assert "<th>a&lt;b</th>" in page
+    assert not {"<i>", "<script>", "<b>"} & {page[i : i + n] for n in (3, 8) for i in range(len(page))}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--table", "table1"], "--table needs --paper"),
+        (["--paper", "audiosrr"], "did you mean audiosr"),
+        (["--paper", "audiosr", "--table", "tabel1"], "did you mean table1"),
+    ],
+)
+def test_a_wrong_name_is_one_line(capsys, workplace, argv, message):
+    assert main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
