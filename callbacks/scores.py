@@ -72,23 +72,30 @@ def draw_spectrograms(path: Path, waves: dict[str, tuple[np.ndarray, int]], titl
     from matplotlib.figure import Figure
     from scipy.signal import stft
 
-    top = max(rate for _, rate in waves.values()) / 2000
+    top = max(rate for _, rate in waves.values()) / 2000  # kHz
     levels = {}
     for kind, (wave, rate) in waves.items():
-        size = round(2048 * rate / (2000 * top))
-        hertz, seconds, spectrum = stft(wave, rate, nperseg=size, noverlap=size * 3 // 4)
+        size = 2 * round(512 * rate / (1000 * top) / 2)  # the same resolution in Hz at every rate
+        hop = max(size // 4, len(wave) // 500)  # no more columns than pixels
+        hertz, seconds, spectrum = stft(wave, rate, nperseg=size, noverlap=max(size - hop, 0))
         levels[kind] = hertz / 1000, seconds, 20 * np.log10(np.abs(spectrum) + 1e-10)
     loudest = max(level.max() for *_, level in levels.values())
-    figure = Figure(figsize=(4.5 * len(waves), 3.6), layout="constrained")
+    figure = Figure(figsize=(4 * len(waves) + 1, 3.6))
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(waves), sharey=True)
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.14, top=0.84, wspace=0.06)
     for axis, (kind, (hertz, seconds, level)) in zip(axes, levels.items(), strict=True):
-        extent = (0, seconds[-1], hertz[0], hertz[-1])
         image = axis.imshow(
-            level, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=loudest - 80, vmax=loudest
+            level,
+            origin="lower",
+            aspect="auto",
+            extent=(0, seconds[-1], hertz[0], hertz[-1]),
+            cmap="magma",
+            vmin=loudest - 80,
+            vmax=loudest,
         )
         axis.set(title=kind, xlabel="s", ylim=(0, top))
     axes[0].set_ylabel("kHz")
-    figure.colorbar(image, ax=axes, label="dB")
+    figure.colorbar(image, ax=axes, label="dB", pad=0.01, fraction=0.03)
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)

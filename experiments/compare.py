@@ -161,8 +161,10 @@ def render_terminal(table: Table, found: list[dict]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     header, body = grid(table, found)
     pretty = RichTable(title=f"{table.paper} {table.name}. {table.title}", title_justify="left")
-    for place, name in enumerate(header):
-        pretty.add_column(name.replace("_", " "), justify="left" if place == 0 else "right", overflow="fold")
+    longest = max(len(word) for texts in body for word in texts[0].split())  # names fold between words only
+    pretty.add_column(header[0], min_width=longest)
+    for name in header[1:]:
+        pretty.add_column(name.replace("_", " "), justify="right", overflow="fold")
     for texts in body:
         pretty.add_row(*texts)
     console.print(pretty)

@@ -158,11 +158,13 @@ def detach(config: DictConfig, key: str) -> None:
         config = config[name]
 
 
-NAMELESS = {"seed", "output", "pictures", "data.root", "data.folder", "data.download", "data.workers", "data.loaders", "data.test_batch"}
+NAMELESS = {"seed", "output", "pictures"} | {
+    f"data.{key}" for key in ("root", "folder", "download", "workers", "loaders", "test_batch")
+}
 
 
 def changes(overrides: Iterable[str]) -> list[str]:
-    """The overrides that change what a number means: not where things lie, on what they run, or what is left out."""
+    """The overrides that change what a number means: not places, machines, seeds, or columns left out."""
 
     def counts(key: str) -> bool:
         left_out = key.startswith("datasets.") and key.count(".") == 1  # a whole section can only be null

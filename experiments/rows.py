@@ -15,7 +15,7 @@ from datamodules.library import Library
 from datamodules.pairs import PairDataModule
 from experiments.configuration import LISTENER_METRICS, Column, Row, Table
 from experiments.records import identity_hash, provenance, read_record, write_json
-from experiments.runs import Runs, trainer_options
+from experiments.runs import Runs, count_parameters, trainer_options
 from lightning_modules import build_method
 from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
@@ -106,6 +106,11 @@ class Rows:
         """The row's method from its trained parts. What fails here blocks the row."""
         parts = {part: self.runs.stage(run) for part, run in row.parts.items()}
         return build_method(row.method, self.rate(row), parts, self.settings(row)).eval()
+
+    def check(self, row: Row) -> None:
+        """Raises UserError on a setting that a stage or the method refuses, before anything is trained."""
+        parts = {part: count_parameters(self.config, run)[1] for part, run in row.parts.items()}
+        build_method(row.method, self.rate(row), parts, self.settings(row))
 
     def test(self, row: Row, method: SuperResolver, task: Column, folder: Path, bar, progress) -> dict:
         """Scores one row on one task and writes its record."""

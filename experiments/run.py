@@ -152,6 +152,8 @@ def execute(args, config: dict, tables: list[tuple[Table, list[Row]]], library) 
             if seed == config["seed"]:
                 print_corpora(config, library, table, rows, wanted_runs(rows, runs))
             tester = Rows(table, seeded, args.protocol, library, runs, report)
+            for row in rows:
+                tester.check(row)
             failed |= test_rows(rows, tester, train_runs(rows, runs))
     show((table for table, _ in tables), Path(config["output"]), "terminal", args.preset, args.protocol)
     for system, why in failed.items():

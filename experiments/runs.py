@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from callbacks.curves import draw_curves
@@ -42,13 +42,23 @@ def build_stage(run: Mapping, seed: int, used: Mapping[str, Stage]) -> Stage:
 
 
 def load_weights(stage: Stage, path: Path) -> None:
-    """Raises UserError where the file holds another stage."""
+    """Raises UserError where the file holds another stage, or nothing that can be read."""
     name = f"{type(stage).__module__}.{type(stage).__name__}"
-    with safe_open(path, framework="pt") as file:
-        found = (file.metadata() or {}).get("stage")
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = (file.metadata() or {}).get("stage")
+    except SafetensorError:
+        raise UserError(f"{path} is damaged: remove {path.parent} to train it again.") from None
     if found != name:
         raise UserError(f"{path} holds {found or 'no stage of ours'}, not {name}: name another file.")
     stage.load_state_dict(load_file(path))
+
+
+class NextWindows(lightning.Callback):
+    """A resumed run sees the windows that follow: Lightning restores a loader within an epoch only."""
+
+    def on_train_start(self, trainer, module):
+        trainer.train_dataloader.sampler.seen = int(module.batches_seen)
 
 
 class Runs:
@@ -135,6 +145,7 @@ class Runs:
         if run["start"]:
             self.stage(run["start"])
             load_weights(stage, self.folder(run["start"]) / "weights.safetensors")
+            stage.batches_seen.zero_()  # its own batches, decay and progress
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
         epochs = max(1, training["steps"] // training["check_every"])
@@ -149,7 +160,7 @@ class Runs:
             num_sanity_val_steps=0,
             log_every_n_steps=max(1, training["check_every"] // 10),
             logger=loggers(folder, self.paper, name, self.config),
-            callbacks=[keeper, bar],
+            callbacks=[keeper, NextWindows(), bar],
             **trainer_options(self.config),
         )
         if checkpoint.is_file():

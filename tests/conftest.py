@@ -9,7 +9,13 @@ import soundfile
 import torch
 
 RATE = 48_000
-SPEAKERS = ("p225", "p226", "p347", "p360", "s5")  # of VCTK: two to train on, one for validation, two for tests
+SPEAKERS = (
+    "p225",
+    "p226",
+    "p347",
+    "p360",
+    "s5",
+)  # of VCTK: two to train on, one for validation, two for tests
 FOLDS = (1, 4, 5)  # of ESC-50: training, validation, test
 
 

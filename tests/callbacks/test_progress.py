@@ -10,7 +10,9 @@ from callbacks.progress import TrainingProgress, progress_bar
 
 
 def trainer(zero: bool = True) -> SimpleNamespace:
-    return SimpleNamespace(is_global_zero=zero, progress_bar_metrics={"train/mel": torch.tensor(2.5), "epoch": 1})
+    return SimpleNamespace(
+        is_global_zero=zero, progress_bar_metrics={"train/mel": torch.tensor(2.5), "epoch": 1}
+    )
 
 
 @pytest.fixture

@@ -108,7 +108,14 @@ def test_a_key_below_a_reference_changes_alone():
 
 
 def test_changes_are_what_a_number_follows_from():
-    neutral = ["data.root=/x", "output=/y", "trainer.devices=2", "pictures=0", "seed=3", "datasets.esc50=null"]
+    neutral = [
+        "data.root=/x",
+        "output=/y",
+        "trainer.devices=2",
+        "pictures=0",
+        "seed=3",
+        "datasets.esc50=null",
+    ]
     meant = ["method.steps=5", "data.test_files=1", "datasets.vctk.average=file"]
     assert changes([*neutral, *meant]) == sorted(meant)
 
@@ -155,7 +162,9 @@ def test_what_a_built_paper_names_is_there(paper):
 def is_number(key: str, value: object) -> bool:
     if isinstance(value, list):
         return all(is_number(key, item) for item in value)
-    return (isinstance(value, int | float) and not isinstance(value, bool)) or (value is None and key in UNLIMITED)
+    return (isinstance(value, int | float) and not isinstance(value, bool)) or (
+        value is None and key in UNLIMITED
+    )
 
 
 @pytest.mark.parametrize("paper", BUILT)
@@ -164,9 +173,7 @@ def test_presets_differ_in_numbers_only(paper):
     for preset in set(PRESETS) - {"full"}:
         other = flat_keys(configure(paper, preset))
         assert other.keys() == full.keys()
-        changed = [
-            key for key in full if full[key] != other[key] and not isinstance(full[key], Mapping)
-        ]
+        changed = [key for key in full if full[key] != other[key] and not isinstance(full[key], Mapping)]
         assert changed
         assert not [key for key in changed if not is_number(key, full[key]) or not is_number(key, other[key])]
 
