@@ -46,11 +46,14 @@ class Showcase(lightning.Callback):
     def on_test_batch_end(self, trainer, module, estimate: Signal, pair: Pair, batch_idx, dataloader_idx=0):
         for row, id_ in enumerate(pair.ids):
             if id_ in self.ids:
-                self.keep(id_, {
-                    "input": self.item(pair.low, row),
-                    "estimate": self.item(estimate, row),
-                    "reference": self.item(pair.high, row),
-                })
+                self.keep(
+                    id_,
+                    {
+                        "input": self.item(pair.low, row),
+                        "estimate": self.item(estimate, row),
+                        "reference": self.item(pair.high, row),
+                    },
+                )
 
     @staticmethod
     def item(signal: Signal, row: int) -> tuple[np.ndarray, int]:
@@ -67,7 +70,7 @@ class Showcase(lightning.Callback):
 
 
 def draw_spectrograms(path: Path, waves: dict[str, tuple[np.ndarray, int]], title: str) -> None:
-    """One picture, a panel a signal: the same time, frequency and dB scale for all (80 dB below the loudest)."""
+    """One picture, a panel a signal, on one scale of time, frequency and level (80 dB from the loudest)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from scipy.signal import stft

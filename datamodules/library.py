@@ -10,6 +10,11 @@ from datamodules.store import Store, prepare
 from signals.errors import UserError
 
 
+def corpus_of(part: Mapping) -> dict:
+    """The options of `select` in a part of a mixture or in a test set: all but how much they count."""
+    return {key: value for key, value in part.items() if key not in ("weight", "average")}
+
+
 class Library:
     """Corpora below `root` (None: the demo corpus, made below `folder`), their stores below `folder`.
 
@@ -36,22 +41,28 @@ class Library:
     def make_demo(self) -> None:
         """Writes the demo corpus where it is the root and not there yet."""
         if self.demo:
-            write_demo_corpus(self.root, workers=self.workers)
+            try:
+                write_demo_corpus(self.root, workers=self.workers)
+            except FileExistsError as error:
+                raise UserError(f"the demo corpus: {error}; choose another data.folder.") from None
 
     def select(self, split: str, **corpus) -> Selection:
         """The files of a split; a missing corpus is fetched where `download` allows. Raises UserError."""
         try:
             return select(self.root, split, **corpus)
         except UserError:
-            if not self.download:
-                raise
-            from datamodules.download import download
+            from datamodules.download import DOWNLOADS, download
 
+            if not self.download or corpus["corpus"] not in DOWNLOADS:
+                raise
             download(corpus["corpus"], self.root)
             return select(self.root, split, **corpus)
 
     def store(self, rate: int, split: str, **corpus) -> tuple[Store, Selection]:
-        """A split prepared at `rate` Hz, without what its targets cannot use. Raises UserError where nothing is left."""
+        """A split prepared at `rate` Hz, without what its targets cannot use.
+
+        Raises UserError where nothing is left.
+        """
         selection = self.select(split, **corpus)
         key = (rate, selection)
         if key not in self._stores:
@@ -66,14 +77,15 @@ class Library:
                     f"{selection.min_bandwidth / 1000:g} kHz, the others are no targets"
                 )
             if not len(store):
-                raise UserError(f"corpus {selection.corpus}: nothing usable in its {split} split below {self.root}.")
+                where = f"its {split} split below {self.root}"
+                raise UserError(f"corpus {selection.corpus}: nothing usable in {where}.")
             self._stores[key] = store
         return self._stores[key], selection
 
     def mixture(self, rate: int, split: str, parts: Mapping[str, Mapping]) -> dict[str, tuple[Store, float]]:
         """Store and weight of each named part; parts with weight 0 are not needed."""
         return {
-            name: (self.store(rate, split, **{k: v for k, v in part.items() if k != "weight"})[0], part["weight"])
+            name: (self.store(rate, split, **corpus_of(part))[0], part["weight"])
             for name, part in parts.items()
             if part["weight"] > 0
         }

@@ -9,14 +9,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from experiments.configuration import LISTENER_METRICS, PRESETS, Column, Row, Table, load_paper, load_table, paper_names
+from experiments.configuration import (
+    LISTENER_METRICS,
+    PRESETS,
+    Column,
+    Row,
+    Table,
+    load_paper,
+    load_table,
+    paper_names,
+)
 from experiments.records import STANDINGS, all_records, standing
 from signals.errors import UserError
 
 FIELDS = (
-    "paper,table,system,dataset,scale,cutoff_hz,loss,metric,published,"
-    "reproduced,measured,standing,std,files,seeds,protocol,preset,run"
-).split(",")
+    *("paper", "table", "system", "dataset", "scale", "cutoff_hz", "loss", "metric", "published"),
+    *("reproduced", "measured", "standing", "std", "files", "seeds", "protocol", "preset", "run"),
+)
 HIGHER_IS_BETTER = {"SNR", "SI-SDR", "PESQ", "STOI", "magnitude_SNR", "MOS", "overall_quality"}
 MARKS = {"reproduction": "", "partial": "p", "demo": "d", "stand-in": "s", "untrained": "u"}
 MEANINGS = {
@@ -37,7 +46,9 @@ def is_built(table: Table, row: Row) -> bool:
     return built(table.paper) and row.method in METHODS
 
 
-def matching(records: list[dict], row: Row, column: Column, preset: str | None, protocol: str | None) -> list[dict]:
+def matching(
+    records: list[dict], row: Row, column: Column, preset: str | None, protocol: str | None
+) -> list[dict]:
     """Records of this cell, as run under its row's own changes of the protocol."""
     return [
         r
@@ -75,7 +86,9 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
             r
             for r in records
             if r["identity"]["method"] == "unprocessed"
-            and all(r["identity"][key] == record["identity"][key] for key in ("task", "protocol", "recordings"))
+            and all(
+                r["identity"][key] == record["identity"][key] for key in ("task", "protocol", "recordings")
+            )
         ]
         unprocessed = inputs[0]["mean"].get(column.metric) if inputs else None
         return standing(record, unprocessed, lower, column.metric)
@@ -107,7 +120,9 @@ def lines(table: Table, output: Path, preset: str | None = None, protocol: str |
     """All cells of a table, published or measured."""
     records = [r for r in all_records(output, table.paper) if r["kind"] == "score"]
     return [
-        cell(table, row, column, records, preset, protocol) for row in table.rows for column in table.cells(row)
+        cell(table, row, column, records, preset, protocol)
+        for row in table.rows
+        for column in table.cells(row)
     ]
 
 
@@ -177,7 +192,16 @@ def render_markdown(table: Table, found: list[dict]) -> str:
     header, body = grid(table, found)
     rule = ["---", *("---:" for _ in header[1:])]
     rows = ["| " + " | ".join(texts) + " |" for texts in [header, rule, *body]]
-    return "\n".join([f"### {table.paper} {table.name}. {table.title}", "", *rows, "", *(f"- {n}" for n in footer(table, found)), ""])
+    return "\n".join(
+        [
+            f"### {table.paper} {table.name}. {table.title}",
+            "",
+            *rows,
+            "",
+            *(f"- {n}" for n in footer(table, found)),
+            "",
+        ]
+    )
 
 
 def render_html(table: Table, found: list[dict]) -> str:
@@ -186,16 +210,21 @@ def render_html(table: Table, found: list[dict]) -> str:
     rows = "".join("<tr>" + "".join(f"<td>{html.escape(t)}</td>" for t in texts) + "</tr>" for texts in body)
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in footer(table, found))
     title = html.escape(f"{table.paper} {table.name}. {table.title}")
-    return f"<h2>{title}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{notes}</ul>"
+    return (
+        f"<h2>{title}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{notes}</ul>"
+    )
 
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Wideband: tables</title>
 <style>body{font:15px/1.5 system-ui;margin:2rem;color:#222}table{border-collapse:collapse;margin:1rem 0}
-th,td{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:right}th:first-child,td:first-child{text-align:left}
+th,td{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:right}
+th:first-child,td:first-child{text-align:left}
 ul{color:#555}</style>"""
 
 
-def show(tables: Iterable[Table], output: Path, form: str, preset: str | None = None, protocol: str | None = None):
+def show(
+    tables: Iterable[Table], output: Path, form: str, preset: str | None = None, protocol: str | None = None
+):
     """Prints tables in one of the four formats."""
     found = [(table, lines(table, output, preset, protocol)) for table in tables]
     if form == "csv":
@@ -220,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--table", help="only this table of the paper")
     parser.add_argument("--format", choices=("terminal", "markdown", "csv", "html"), default="terminal")
     parser.add_argument("--preset", choices=PRESETS, help="only numbers of this preset")
-    parser.add_argument("--protocol", help="only numbers under this protocol")
+    parser.add_argument("--protocol", default="published", help="of our numbers (default: %(default)s)")
     parser.add_argument("--output", default="runs", help="folder of the runs (default: %(default)s)")
     args = parser.parse_args(argv)
     try:

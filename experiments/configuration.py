@@ -62,7 +62,9 @@ class Table:
         for row in self.rows:
             if row.system == system:
                 return row
-        raise UserError(f"{self.paper} {self.name} has no row {system}" + nearest(system, [r.system for r in self.rows]))
+        raise UserError(
+            f"{self.paper} {self.name} has no row {system}" + nearest(system, [r.system for r in self.rows])
+        )
 
     def cells(self, row: Row) -> list[Column]:
         """The columns that a row fills: those it published, or all where it is ours."""
@@ -101,7 +103,7 @@ def load_table(paper: str, name: str) -> Table:
     rows = []
     for system, row in page["rows"].items():
         published = row.get("published", {})
-        notes = row.get("notes", {}) | ({key: row["note"] for key in published} if "note" in row else {})
+        notes = row.get("notes", {}) | (dict.fromkeys(published, row["note"]) if "note" in row else {})
         mappings = {key: row.get(key, {}) for key in ("parts", "settings", "data", "protocol", "std")}
         rows.append(Row(system, row["method"], published=published, notes=notes, **mappings))
     return Table(paper, name, page["title"], columns, tuple(rows))
@@ -131,7 +133,7 @@ def parse_override(text: str) -> tuple[str, object]:
 
 
 def configure(paper: str, preset: str, overrides: Iterable[str] = ()) -> dict:
-    """The resolved configuration as a plain dict. Raises UserError on anything unknown or of the wrong type."""
+    """The resolved configuration as a plain dict. Raises UserError on anything unknown or of a wrong type."""
     page = load_paper(paper)
     if "config" not in page:
         raise UserError(f"{paper}: not built yet.")

@@ -58,9 +58,13 @@ def describe(
     report(yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=110))
     runs = Runs(args.paper, config, library, report)
     names = wanted_runs([row for _, rows in tables for row in rows], runs)
-    library.make_demo()
     for table, rows in tables:
-        print_corpora(config, library, table, rows, wanted_runs(rows, runs))
+        if library.demo:
+            report(
+                f"corpora: the demo corpus, made in {library.root}/ when it is not there (28 MB, 9 minutes)"
+            )
+        else:
+            print_corpora(config, library, table, rows, wanted_runs(rows, runs))
         for row in rows:
             cells = ", ".join(task.key for task in tasks(table, row, config))
             report(f"row {row.system}: {row.method} of {dict(row.parts) or 'no run'}: {cells}")
@@ -78,9 +82,9 @@ def describe(
             f"{run['training']['batch']}, {work:.2e} FLOP, about {human(work / speed)} here"
         )
     report(
-        f"about {human(seconds * args.seeds)} of training at {speed / 1e9:,.0f} GFLOP/s on this machine (critics, "
-        f"data and tests not counted); at least {memory / 2**30:.2f} GiB of memory and activations; "
-        f"{disk * args.seeds / 2**30:.2f} GiB of disk for checkpoints in {Path(config['output'])}/, and 4 bytes a "
-        f"sample for the stores in {Path(config['data']['folder'])}/stores/"
+        f"about {human(seconds * args.seeds)} of training at {speed / 1e9:,.0f} GFLOP/s on this machine "
+        f"(critics, data and tests not counted); {memory / 2**30:.2f} GiB of memory, and the activations; "
+        f"{disk * args.seeds / 2**30:.2f} GiB of disk for checkpoints in {Path(config['output'])}/, "
+        f"and 4 bytes a sample for the stores in {Path(config['data']['folder'])}/stores/"
     )
     return 0

@@ -11,7 +11,7 @@ import lightning
 from callbacks.progress import TestProgress
 from callbacks.scores import Scores, Showcase
 from datamodules.degradations import degradation
-from datamodules.library import Library
+from datamodules.library import Library, corpus_of
 from datamodules.pairs import PairDataModule
 from experiments.configuration import LISTENER_METRICS, Column, Row, Table
 from experiments.records import identity_hash, provenance, read_record, write_json
@@ -26,12 +26,15 @@ def tasks(table: Table, row: Row, config: Mapping) -> list[Column]:
 
     A dataset that the configuration sets to null is left out.
     """
-    cells = [c for c in table.cells(row) if c.metric not in LISTENER_METRICS and config["datasets"][c.dataset]]
+    cells = [c for c in table.cells(row) if c.metric not in LISTENER_METRICS]
+    cells = [c for c in cells if config["datasets"][c.dataset]]
     return list({(c.dataset, c.scale, c.cutoff_hz, c.loss): c for c in cells}.values())
 
 
-def means(files: Mapping[str, Mapping[str, float]], groups: Mapping[str, str], average: str) -> tuple[dict, dict, dict]:
-    """Mean and standard deviation by metric, and the files left out of them because they have no finite score.
+def means(
+    files: Mapping[str, Mapping[str, float]], groups: Mapping[str, str], average: str
+) -> tuple[dict, dict, dict]:
+    """Mean and standard deviation by metric, and the files left out of them for want of a finite score.
 
     average: `file`, or `group` for the mean of the speakers' means. The deviation is over files.
     """
@@ -53,7 +56,9 @@ def means(files: Mapping[str, Mapping[str, float]], groups: Mapping[str, str], a
 class Rows:
     """The rows of one table under one configuration and protocol."""
 
-    def __init__(self, table: Table, config: Mapping, protocol: str, library: Library, runs: Runs, report: Callable):
+    def __init__(
+        self, table: Table, config: Mapping, protocol: str, library: Library, runs: Runs, report: Callable
+    ):
         self.table, self.config, self.protocol = table, config, protocol
         self.library, self.runs, self.report = library, runs, report
 
@@ -71,7 +76,7 @@ class Rows:
 
     def test_set(self, row: Row, task: Column):
         """Store and selection of a task's recordings, at most `data.test_files` of them."""
-        corpus = {k: v for k, v in self.config["datasets"][task.dataset].items() if k != "average"}
+        corpus = corpus_of(self.config["datasets"][task.dataset])
         store, selection = self.library.store(self.rate(row), "test", **corpus)
         return store.spread(self.config["data"]["test_files"]), selection
 
@@ -127,9 +132,8 @@ class Rows:
         scores = Scores(rule["metrics"], rule["bits"])
         show = Showcase(folder / "recordings", sorted(store.ids)[: self.config["pictures"]])
         options = trainer_options(self.config) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-        trainer = lightning.Trainer(
-            logger=False, enable_checkpointing=False, callbacks=[scores, show, TestProgress(bar, progress)], **options
-        )
+        callbacks = [scores, show, TestProgress(bar, progress)]
+        trainer = lightning.Trainer(logger=False, enable_checkpointing=False, callbacks=callbacks, **options)
         started = time.perf_counter()
         trainer.test(method, datamodule=data, verbose=False)
         seconds = time.perf_counter() - started
@@ -137,6 +141,10 @@ class Rows:
         mean, std, not_finite = means(scores.files, groups, self.config["datasets"][task.dataset]["average"])
         if not mean:
             raise UserError(f"{row.system} on {task.dataset}: no finite score, so no number.")
+        for metric, ids in not_finite.items():
+            self.report(
+                f"{row.system} {task.key}: no finite {metric} for {', '.join(ids)}, left out of its mean"
+            )
         identity = self.identity(row, task)
         record = {
             "kind": "score",

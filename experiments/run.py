@@ -60,16 +60,16 @@ def quiet() -> None:
 
 def print_corpora(config: Mapping, library, table: Table, rows: list[Row], runs: list[str]) -> None:
     """Present and expected files of every split that will be read. Raises UserError on a missing corpus."""
+    from datamodules.library import corpus_of
     from experiments.rows import tasks
 
     for mixture in dict.fromkeys(config["runs"][run]["data"]["mixture"] for run in runs):
         for name, part in config["mixtures"][mixture].items():
-            for split in ("train", "validation"):
-                corpus = {k: v for k, v in part.items() if k != "weight"}
-                report(f"{mixture}/{name} {split}: {library.select(split, **corpus).counts}, weight {part['weight']}")
+            for split in ("train", "validation") if part["weight"] > 0 else ():
+                counts = library.select(split, **corpus_of(part)).counts
+                report(f"{mixture}/{name} {split}: {counts}, weight {part['weight']}")
     for dataset in dict.fromkeys(task.dataset for row in rows for task in tasks(table, row, config)):
-        corpus = {k: v for k, v in config["datasets"][dataset].items() if k != "average"}
-        report(f"{dataset} test: {library.select('test', **corpus).counts}")
+        report(f"{dataset} test: {library.select('test', **corpus_of(config['datasets'][dataset])).counts}")
 
 
 def wanted_runs(rows: list[Row], runs) -> list[str]:
@@ -163,17 +163,17 @@ def execute(args, config: dict, tables: list[tuple[Table, list[Row]]], library) 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Train and test the rows of a paper's tables, and print them beside the published numbers.",
+        description="Train and test the rows of a paper's tables; print them beside the published numbers.",
         epilog="key=value changes any key of the configuration that --dry-run prints.",
     )
     parser.add_argument("--list", action="store_true", help="papers, tables and rows")
     parser.add_argument("--paper", help="one of " + ", ".join(paper_names()))
     parser.add_argument("--table", help="default: the paper's first")
-    parser.add_argument("--row", action="append", help="only this row of the table; may be given several times")
+    parser.add_argument("--row", action="append", help="only this row; may be given several times")
     parser.add_argument("--preset", choices=PRESETS, default="demo", help="how big (default: %(default)s)")
     parser.add_argument("--protocol", default="published", help="published (default) or aligned")
-    parser.add_argument("--seeds", type=int, default=1, help="train and test this many seeds (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="print configuration, runs, rows, corpora and cost")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="configuration, runs, rows, corpora and cost")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     return parser.parse_intermixed_args(argv)
 
@@ -193,6 +193,8 @@ def run(args: argparse.Namespace) -> int:
     config |= {"preset": args.preset, "changes": changes(args.overrides)}
     if args.protocol not in config["protocols"]:
         raise UserError(f"unknown protocol {args.protocol}" + nearest(args.protocol, config["protocols"]))
+    if config["trainer"]["devices"] != 1 or config["trainer"]["num_nodes"] != 1:
+        raise UserError("training one run on several devices: not built yet; set trainer.devices=1.")
     from datamodules.library import Library
 
     data = config["data"]

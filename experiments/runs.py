@@ -1,6 +1,7 @@
 """Runs: one training of one stage each, named by what it is, resumed where it stopped, done once."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -125,7 +126,8 @@ class Runs:
         if name not in self._stages:
             folder = self.folder(name)
             if record := read_record(folder):
-                self.report(f"run {name} {folder.name}: finished {record['provenance']['finished']}, nothing to do")
+                when = record["provenance"]["finished"]
+                self.report(f"run {name} {folder.name}: finished {when}, nothing to do")
                 stage = self.untrained(name)
                 load_weights(stage, folder / "weights.safetensors")
             else:
@@ -150,9 +152,7 @@ class Runs:
         OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
         epochs = max(1, training["steps"] // training["check_every"])
         checkpoint = folder / "last.ckpt"
-        keeper = ModelCheckpoint(
-            folder, "last", save_top_k=1, monitor=None, enable_version_counter=False, save_on_train_epoch_end=True
-        )
+        keeper = ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)
         bar = TrainingProgress(name, epochs * training["check_every"])
         trainer = lightning.Trainer(
             max_epochs=epochs,
@@ -166,13 +166,20 @@ class Runs:
         if checkpoint.is_file():
             self.report(f"run {name} {folder.name}: goes on from its last checkpoint")
         resume = str(checkpoint) if checkpoint.is_file() else None
-        trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
-        self.finish(name, folder, stage, data)
+        started = time.perf_counter()
+        try:
+            trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
+        finally:
+            close(trainer.loggers)
+        self.finish(name, folder, stage, data, time.perf_counter() - started)
         checkpoint.unlink(missing_ok=True)  # the weights stay; optimiser states are three times their size
         return stage
 
-    def finish(self, name: str, folder: Path, stage: Stage, data: PairDataModule) -> None:
-        """Held-out measures against the untrained stage and the constant, then weights, curves, record."""
+    def finish(self, name: str, folder: Path, stage: Stage, data: PairDataModule, seconds: float) -> None:
+        """Held-out measures against the untrained stage and the constant, then weights, curves, record.
+
+        seconds: of training, since it was last resumed.
+        """
         trained = self.held_out(stage, data)
         fresh = self.untrained(name)
         for buffer, learnt in zip(fresh.buffers(), stage.buffers(), strict=True):
@@ -183,15 +190,25 @@ class Runs:
             "constant": trained["held_out/constant"],
         }
         if not all(value == value and abs(value) < float("inf") for value in measures.values()):
-            raise UserError(f"run {name} diverged: held-out measures {measures}; lower runs.{name}.optimizer.lr.")
+            raise UserError(f"run {name} diverged ({measures}): lower runs.{name}.optimizer.lr.")
         stage_name = f"{type(stage).__module__}.{type(stage).__name__}"
         weights = {key: tensor.contiguous() for key, tensor in stage.state_dict().items()}
         save_file(weights, folder / "weights.safetensors", {"stage": stage_name, "run": folder.name})
         draw_curves(folder, f"{self.paper} {name} {folder.name}")
         parameters = sum(p.numel() for p in stage.network.parameters())
-        record = {"kind": "run", "paper": self.paper, "run": name, "id": folder.name, "parameters": parameters}
-        record |= {"identity": self.identity(name), "held_out": measures, "preset": self.config["preset"]}
-        write_json(folder / "record.json", record | {"provenance": provenance()})
+        record = {
+            "kind": "run",
+            "paper": self.paper,
+            "run": name,
+            "id": folder.name,
+            "preset": self.config["preset"],
+            "identity": self.identity(name),
+            "parameters": parameters,
+            "held_out": measures,
+            "seconds": round(seconds, 1),
+            "provenance": provenance(),
+        }
+        write_json(folder / "record.json", record)
         self.report(
             f"run {name} {folder.name}: held-out {measures['trained']:.3f}, "
             f"untrained {measures['untrained']:.3f}, constant {measures['constant']:.3f}"
@@ -210,10 +227,22 @@ def loggers(folder: Path, paper: str, name: str, config: Mapping) -> list:
     if wanted := wandb_mode():
         from lightning.pytorch.loggers import WandbLogger
 
-        options = {"project": "wideband", "group": paper, "name": f"{name} {config['preset']}", "id": folder.name}
-        chosen.append(WandbLogger(save_dir=folder, offline=wanted == "offline", resume="allow", **options))
+        names = {
+            "project": "wideband",
+            "group": paper,
+            "name": f"{name} {config['preset']}",
+            "id": folder.name,
+        }
+        chosen.append(WandbLogger(save_dir=folder, offline=wanted == "offline", resume="allow", **names))
         chosen[-1].log_hyperparams(dict(config))
     return chosen
+
+
+def close(loggers: list) -> None:
+    """Ends the W&B run, so that the next run of this process gets its own."""
+    for logger in loggers:
+        if not isinstance(logger, CSVLogger):
+            logger.experiment.finish()
 
 
 def wandb_mode() -> str | None:
