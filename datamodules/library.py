@@ -83,7 +83,12 @@ class Library:
         return self._stores[key], selection
 
     def mixture(self, rate: int, split: str, parts: Mapping[str, Mapping]) -> dict[str, tuple[Store, float]]:
-        """Store and weight of each named part; parts with weight 0 are not needed."""
+        """Store and weight of each named part; parts with weight 0 are not needed.
+
+        Raises UserError where no part is left.
+        """
+        if not any(part["weight"] > 0 for part in parts.values()):
+            raise UserError("a mixture needs a part with a weight above 0.")
         return {
             name: (self.store(rate, split, **corpus_of(part))[0], part["weight"])
             for name, part in parts.items()

@@ -19,7 +19,7 @@ from experiments.configuration import (
     load_table,
     paper_names,
 )
-from experiments.records import STANDINGS, all_records, standing
+from experiments.records import STANDINGS, all_records, files_scored, standing
 from signals.errors import UserError
 
 FIELDS = (
@@ -87,7 +87,8 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
             for r in records
             if r["identity"]["method"] == "unprocessed"
             and all(
-                r["identity"][key] == record["identity"][key] for key in ("task", "protocol", "recordings")
+                r["identity"][key] == record["identity"][key]
+                for key in ("task", "rule", "rate", "recordings")
             )
         ]
         unprocessed = inputs[0]["mean"].get(column.metric) if inputs else None
@@ -107,7 +108,7 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
     line |= {
         "standing": kind,
         "std": f"{pstdev(values) if len(values) > 1 else chosen['std'][column.metric]:.3g}",
-        "files": f"{chosen['files_used']:,}" + (f" of {expected:,}" if expected else ""),
+        "files": f"{files_scored(chosen, column.metric):,}" + (f" of {expected:,}" if expected else ""),
         "seeds": len(values),
         "protocol": chosen["protocol"],
         "preset": chosen["preset"],

@@ -147,7 +147,7 @@ def configure(paper: str, preset: str, overrides: Iterable[str] = ()) -> dict:
         if key not in keys:
             raise UserError(f"unknown key {key}{nearest(key, keys)}; --dry-run prints all keys.")
         detach(merged, key)
-        check_type(key, OmegaConf.select(merged, key), value)
+        check_type(key, OmegaConf.select(merged, key), value, nullable=keys[key] is None)
         OmegaConf.update(merged, key, value, merge=not isinstance(value, Mapping))
     return resolved(merged, paper)
 
@@ -160,19 +160,30 @@ def detach(config: DictConfig, key: str) -> None:
         config = config[name]
 
 
+# Null by default, so their kind cannot be read off their value.
+NULLABLE_NUMBERS = {"data.workers", "data.test_files", "data.held_out_files", "trainer.threads"}
+SECTION_HINTS = {
+    "datasets": ", or the whole to null to leave it out.",
+    "mixtures": "; weight=0 leaves it out.",
+}
 NAMELESS = {"seed", "output", "pictures"} | {
     f"data.{key}" for key in ("root", "folder", "download", "workers", "loaders", "test_batch")
 }
 
 
-def changes(overrides: Iterable[str]) -> list[str]:
-    """The overrides that change what a number means: not places, machines, seeds, or columns left out."""
+def changes(config: Mapping, paper: str, preset: str) -> list[str]:
+    """How a configuration differs from its preset in what a number means.
+
+    Not in places, machines (but for their precision), seeds, or columns left out.
+    """
 
     def counts(key: str) -> bool:
-        left_out = key.startswith("datasets.") and key.count(".") == 1  # a whole section can only be null
-        return key not in NAMELESS and not key.startswith("trainer.") and not left_out
+        machine = key.startswith("trainer.") and key != "trainer.precision"
+        return key not in NAMELESS and not machine and not key.startswith("datasets.")
 
-    return sorted(text for text in overrides if counts(text.partition("=")[0]))
+    keys, preset_keys = flat_keys(config), flat_keys(configure(paper, preset))
+    changed = (key for key, value in keys.items() if preset_keys[key] != value and counts(key))
+    return sorted(f"{key}={keys[key]}" for key in changed if not isinstance(keys[key], Mapping))
 
 
 def resolved(config: DictConfig, paper: str) -> dict:
@@ -182,8 +193,11 @@ def resolved(config: DictConfig, paper: str) -> dict:
         raise UserError(f"{paper}: {str(error).splitlines()[0]}") from None
 
 
-def check_type(key: str, old: object, new: object) -> None:
-    """A number stays a number, a list a list, a section a section. Raises UserError."""
+def check_type(key: str, old: object, new: object, nullable: bool) -> None:
+    """A number stays a number, a list a list, a section a section. Raises UserError.
+
+    nullable: whether null is what the key is where nothing is said about it.
+    """
 
     def kind(value: object) -> str:
         if isinstance(value, bool):
@@ -196,5 +210,11 @@ def check_type(key: str, old: object, new: object) -> None:
 
     if old is not None and new is not None and kind(old) != kind(new):
         raise UserError(f"{key}={new}: {kind(old)} is needed, as in {key}={old}.")
-    if kind(old) == "a section" and new is not None:
-        raise UserError(f"{key} is a section: set one of its keys, or the whole to null to leave it out.")
+    if kind(old) == "a section" and (new is not None or not key.startswith("datasets.")):
+        raise UserError(
+            f"{key} is a section: set one of its keys" + SECTION_HINTS.get(key.split(".")[0], ".")
+        )
+    if new is None and not nullable and kind(old) != "a section":
+        raise UserError(f"{key} cannot be null: {kind(old)} is needed, as in {key}={old}.")
+    if old is None and new is not None and key in NULLABLE_NUMBERS and kind(new) != "a number":
+        raise UserError(f"{key}={new}: a number or null is needed.")

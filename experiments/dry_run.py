@@ -9,9 +9,10 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
+from datamodules.library import Library
 from experiments.configuration import Row, Table
-from experiments.rows import tasks
-from experiments.run import print_corpora, quiet, wanted_runs
+from experiments.plan import print_corpora, quiet, wanted_runs
+from experiments.rows import Rows, tasks
 from experiments.runs import Runs, count_parameters
 from lightning_modules.stage import Stage
 
@@ -37,6 +38,13 @@ def training_flops(stage: Stage, run: Mapping, hop: int) -> float:
     return 3.0 * counter.get_total_flops() * run["training"]["steps"]
 
 
+def plain(node):
+    """Tuples as lists, for YAML."""
+    if isinstance(node, Mapping):
+        return {key: plain(value) for key, value in node.items()}
+    return [plain(value) for value in node] if isinstance(node, list | tuple) else node
+
+
 def human(seconds: float) -> str:
     units = (("days", 86400), ("h", 3600), ("min", 60))
     for unit, size in units:
@@ -48,26 +56,28 @@ def human(seconds: float) -> str:
 def describe(
     args: argparse.Namespace,
     config: dict,
-    tables: list[tuple[Table, list[Row]]],
-    library,
+    table: Table,
+    rows: list[Row],
+    library: Library,
     report: Callable[[str], None],
 ) -> int:
     """Prints all that is known before anything is prepared or trained."""
     quiet()
-    shown = {key: value for key, value in config.items() if key not in ("preset", "changes")}
-    report(yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=110))
     runs = Runs(args.paper, config, library, report)
-    names = wanted_runs([row for _, rows in tables for row in rows], runs)
-    for table, rows in tables:
-        if library.demo:
-            report(
-                f"corpora: the demo corpus, made in {library.root}/ when it is not there (28 MB, 9 minutes)"
-            )
-        else:
-            print_corpora(config, library, table, rows, wanted_runs(rows, runs))
-        for row in rows:
-            cells = ", ".join(task.key for task in tasks(table, row, config))
-            report(f"row {row.system}: {row.method} of {dict(row.parts) or 'no run'}: {cells}")
+    tester = Rows(table, config, args.protocol, library, runs, report)
+    names = wanted_runs(rows, runs)
+    shown = {key: value for key, value in config.items() if key not in ("preset", "changes")}
+    own = [tester.settings(row) for row in rows if row.method == table.paper]
+    shown |= {"method": own[0]} if own else {}
+    report(yaml.safe_dump(plain(shown), sort_keys=False, default_flow_style=None, width=110))
+    if library.demo and not library.root.is_dir():
+        report(f"corpora: the demo corpus will be made in {library.root}/: 9 minutes of audio, 28 MB")
+    else:
+        print_corpora(config, library, table, rows, names, report)
+    for row in rows:
+        tester.check(row)
+        cells = ", ".join(task.key for task in tasks(table, row, config))
+        report(f"row {row.system}: {row.method} of {dict(row.parts) or 'no run'}: {cells}")
     speed, seconds, disk, memory = throughput(), 0.0, 0.0, 0.0
     for name in names:
         count, stage = count_parameters(config, name)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from signals.errors import UserError
+
 STANDINGS = ("reproduction", "partial", "demo", "stand-in", "untrained")  # from the best to the worst
 
 
@@ -35,6 +37,12 @@ def all_records(output: Path, paper: str) -> Iterator[dict]:
         yield json.loads(path.read_text())
 
 
+def _accelerator() -> str:
+    import torch
+
+    return f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+
+
 def provenance() -> dict:
     """Commit, versions, machine and time."""
     here = Path(__file__).parent
@@ -49,15 +57,27 @@ def provenance() -> dict:
         "commit": commit + ("+changes" if dirty else ""),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores{_accelerator()}",
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
+def files_scored(record: Mapping, metric: str) -> int:
+    """How many recordings are in a mean: those without a finite score are not."""
+    return record["files_used"] - len(record["not_finite"].get(metric, []))
+
+
+def cause(error: BaseException) -> str:
+    """The first line of what went wrong, with its kind unless it is made for the user."""
+    line = (str(error).splitlines() or [""])[0]
+    return line if isinstance(error, UserError) else f"{type(error).__name__}: {line}".rstrip(": ")
+
+
 def standing(record: Mapping, unprocessed: float | None, lower_is_better: bool, metric: str) -> str:
-    """What a measured cell is worth (DESIGN, Words). unprocessed: the same cell of the unprocessed input."""
+    """What a measured cell is worth (README). unprocessed: the same cell of the unprocessed input."""
     value = record["mean"].get(metric)
-    if record["runs"] and unprocessed is not None and value is not None:
+    trained = bool(record["runs"])
+    if trained and unprocessed is not None and value is not None:
         worse = value > unprocessed if lower_is_better else value < unprocessed
         if worse:
             return "untrained"
@@ -65,6 +85,7 @@ def standing(record: Mapping, unprocessed: float | None, lower_is_better: bool, 
         return "stand-in"
     if record["preset"] != "full":
         return "demo"
-    whole = record["expected"] is None or record["files_used"] == record["expected"]
-    exact = whole and record["protocol"] == "published" and not record["changes"]
-    return "reproduction" if exact else "partial"
+    whole = files_scored(record, metric) == record["expected"]
+    exact = record["exact"] and record["protocol"] == "published" and not record["changes"]
+    judged = not trained or unprocessed is not None  # the unprocessed input was scored beside it
+    return "reproduction" if whole and exact and judged else "partial"

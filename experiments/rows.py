@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 
 import lightning
+from omegaconf import OmegaConf
 
 from callbacks.progress import TestProgress
 from callbacks.scores import Scores, Showcase
@@ -14,11 +15,12 @@ from datamodules.degradations import degradation
 from datamodules.library import Library, corpus_of
 from datamodules.pairs import PairDataModule
 from experiments.configuration import LISTENER_METRICS, Column, Row, Table
-from experiments.records import identity_hash, provenance, read_record, write_json
+from experiments.records import cause, identity_hash, provenance, read_record, write_json
 from experiments.runs import Runs, count_parameters, trainer_options
-from lightning_modules import build_method
+from lightning_modules import build_method, find_method
 from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
+from signals.metrics import METRICS
 
 
 def tasks(table: Table, row: Row, config: Mapping) -> list[Column]:
@@ -63,9 +65,9 @@ class Rows:
         self.library, self.runs, self.report = library, runs, report
 
     def settings(self, row: Row) -> dict:
-        """Of the method: the configuration's for the paper's own method, and the row's changes."""
+        """Of the method: the configuration's for the paper's own method, and the row's changes; resolved."""
         own = self.config["method"] if row.method == self.table.paper else {}
-        return {**own, **row.settings}
+        return find_method(row.method).resolved({**own, **row.settings})
 
     def rule(self, row: Row) -> dict:
         """The protocol, with what the row changes about it."""
@@ -85,11 +87,13 @@ class Rows:
         store, _ = self.test_set(row, task)
         task_ = {"dataset": task.dataset, "scale": task.scale, "cutoff_hz": task.cutoff_hz, "loss": task.loss}
         return {
+            "system": row.system,
             "method": row.method,
             "settings": self.settings(row),
             "parts": parts,
             "task": task_,
-            "protocol": self.rule(row),
+            "protocol": self.protocol,
+            "rule": self.rule(row),
             "rate": self.rate(row),
             "recordings": store.fingerprint,
             "preset": self.config["preset"],
@@ -114,13 +118,22 @@ class Rows:
 
     def check(self, row: Row) -> None:
         """Raises UserError on a setting that a stage or the method refuses, before anything is trained."""
-        parts = {part: count_parameters(self.config, run)[1] for part, run in row.parts.items()}
-        build_method(row.method, self.rate(row), parts, self.settings(row))
+        for run in row.parts.values():
+            self.runs.check(run)
+        rule = self.rule(row)
+        if unknown := [name for name in rule["metrics"] if name not in METRICS]:
+            raise UserError(f"unknown metric {unknown[0]}: one of {', '.join(METRICS)}.")
+        degradation(**rule["degradation"], cutoff=1000)
+        try:
+            parts = {part: count_parameters(self.config, run)[1] for part, run in row.parts.items()}
+            build_method(row.method, self.rate(row), parts, self.settings(row))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{row.system} cannot be built: {cause(error)}") from None
 
     def test(self, row: Row, method: SuperResolver, task: Column, folder: Path, bar, progress) -> dict:
         """Scores one row on one task and writes its record."""
         store, selection = self.test_set(row, task)
-        rule = self.rule(row)
+        rule, average = self.rule(row), self.config["datasets"][task.dataset]["average"]
         data = PairDataModule(
             degradation(**rule["degradation"], cutoff=task.cutoff_hz),
             rate=self.rate(row),
@@ -138,7 +151,7 @@ class Rows:
         trainer.test(method, datamodule=data, verbose=False)
         seconds = time.perf_counter() - started
         groups = dict(zip(store.ids, store.groups, strict=True))
-        mean, std, not_finite = means(scores.files, groups, self.config["datasets"][task.dataset]["average"])
+        mean, std, not_finite = means(scores.files, groups, average)
         if not mean:
             raise UserError(f"{row.system} on {task.dataset}: no finite score, so no number.")
         for metric, ids in not_finite.items():
@@ -156,7 +169,7 @@ class Rows:
             "preset": self.config["preset"],
             "changes": self.config["changes"],
             "protocol": self.protocol,
-            "rule": rule,
+            "exact": not (row.protocol or row.data),  # the protocol as it is, not as the row changes it
             "seed": self.config["seed"],
             "runs": identity["parts"],
             "identity": identity,
@@ -172,6 +185,7 @@ class Rows:
             "provenance": provenance(),
         }
         folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
         write_json(folder / "record.json", record)
         return record
 

@@ -1,9 +1,8 @@
 """Train and test the rows of a paper's tables: python experiments/run.py --help"""
 
 import argparse
-import logging
 import sys
-import warnings
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from experiments.configuration import (
     nearest,
     paper_names,
 )
+from experiments.records import cause
 from signals.errors import UserError
 
 
@@ -48,40 +48,10 @@ def chosen_rows(table: Table, systems: list[str] | None) -> list[Row]:
     return rows
 
 
-def quiet() -> None:
-    """Lightning's advice on loaders and logs would bury the lines of ours."""
-    import lightning  # noqa: F401  it sets its own levels when it is imported
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-
-
-def print_corpora(config: Mapping, library, table: Table, rows: list[Row], runs: list[str]) -> None:
-    """Present and expected files of every split that will be read. Raises UserError on a missing corpus."""
-    from datamodules.library import corpus_of
-    from experiments.rows import tasks
-
-    for mixture in dict.fromkeys(config["runs"][run]["data"]["mixture"] for run in runs):
-        for name, part in config["mixtures"][mixture].items():
-            for split in ("train", "validation") if part["weight"] > 0 else ():
-                counts = library.select(split, **corpus_of(part)).counts
-                report(f"{mixture}/{name} {split}: {counts}, weight {part['weight']}")
-    for dataset in dict.fromkeys(task.dataset for row in rows for task in tasks(table, row, config)):
-        report(f"{dataset} test: {library.select('test', **corpus_of(config['datasets'][dataset])).counts}")
-
-
-def wanted_runs(rows: list[Row], runs) -> list[str]:
-    """All runs behind these rows, in the order in which they are trained."""
-    names: list[str] = []
-    for run in dict.fromkeys(run for row in rows for run in row.parts.values()):
-        names += [name for name in runs.needs(run) if name not in names]
-    return names
-
-
 def train_runs(rows: list[Row], runs) -> dict[str, str]:
     """Trains what is not finished. Returns why each blocked row is blocked."""
+    from experiments.plan import FAILURES, wanted_runs
+
     failed: dict[str, str] = {}
     for name in wanted_runs(rows, runs):
         causes = [failed[other] for other in runs.needs(name)[:-1] if other in failed]
@@ -90,9 +60,10 @@ def train_runs(rows: list[Row], runs) -> dict[str, str]:
             continue
         try:
             runs.stage(name)
-        except (UserError, RuntimeError, ValueError, OSError) as error:
-            failed[name] = f"run {name} failed: {type(error).__name__}: {str(error).splitlines()[0]}"
-            logging.getLogger("wideband").debug("run %s", name, exc_info=True)
+        except FAILURES as error:
+            failed[name] = f"run {name} failed: {cause(error)}"
+            runs.folder(name).mkdir(parents=True, exist_ok=True)
+            (runs.folder(name) / "error.txt").write_text(traceback.format_exc())
     blocked = {}
     for row in rows:
         causes = [failed[name] for run in row.parts.values() for name in runs.needs(run) if name in failed]
@@ -104,6 +75,7 @@ def train_runs(rows: list[Row], runs) -> dict[str, str]:
 def test_rows(rows: list[Row], tester, blocked: Mapping[str, str]) -> dict[str, str]:
     """Tests every task that has no record yet. Returns the rows that failed, and why."""
     from callbacks.progress import progress_bar
+    from experiments.plan import FAILURES
     from experiments.rows import tasks
 
     failed = dict(blocked)
@@ -127,35 +99,36 @@ def test_rows(rows: list[Row], tester, blocked: Mapping[str, str]) -> dict[str, 
                 if row.system not in methods:
                     methods = {row.system: tester.method(row)}
                 tester.test(row, methods[row.system], task, tester.folder(row, task), bar, progress)
-            except (UserError, RuntimeError, ValueError) as error:
-                failed[row.system] = f"{task.key}: {type(error).__name__}: {str(error).splitlines()[0]}"
+            except FAILURES as error:
+                failed[row.system] = f"{task.key}: {cause(error)}"
         bar.update(progress, note="")
     return failed
 
 
-def execute(args, config: dict, tables: list[tuple[Table, list[Row]]], library) -> int:
-    """Corpora, training, tests, and the tables beside the published ones."""
-    quiet()
+def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row], library) -> int:
+    """Corpora, training, tests, and the table beside the published one."""
     import torch
 
-    from experiments.rows import Rows
+    from experiments.plan import print_corpora, quiet, wanted_runs
+    from experiments.rows import Rows, tasks
     from experiments.runs import Runs
 
+    quiet()
     if config["trainer"]["threads"]:
         torch.set_num_threads(config["trainer"]["threads"])
     failed: dict[str, str] = {}
     library.make_demo()
     for seed in range(config["seed"], config["seed"] + args.seeds):
-        seeded = config | {"seed": seed}
-        runs = Runs(args.paper, seeded, library, report)
-        for table, rows in tables:
-            if seed == config["seed"]:
-                print_corpora(config, library, table, rows, wanted_runs(rows, runs))
-            tester = Rows(table, seeded, args.protocol, library, runs, report)
+        runs = Runs(args.paper, config | {"seed": seed}, library, report)
+        tester = Rows(table, config | {"seed": seed}, args.protocol, library, runs, report)
+        if seed == config["seed"]:  # whatever is wrong should be known before hours of training
+            print_corpora(config, library, table, rows, wanted_runs(rows, runs), report)
             for row in rows:
                 tester.check(row)
-            failed |= test_rows(rows, tester, train_runs(rows, runs))
-    show((table for table, _ in tables), Path(config["output"]), "terminal", args.preset, args.protocol)
+                for task in tasks(table, row, config):
+                    tester.test_set(row, task)
+        failed |= test_rows(rows, tester, train_runs(rows, runs))
+    show([table], Path(config["output"]), "terminal", args.preset, args.protocol)
     for system, why in failed.items():
         print(f"run.py: no number for {system}: {why}", file=sys.stderr)
     return 1 if failed else 0
@@ -186,11 +159,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("which paper? --paper P, or --list shows them.")
     if args.seeds < 1:
         raise UserError("--seeds needs a number above 0.")
-    names = [args.table] if args.table else load_paper(args.paper)["tables"][:1]
-    tables = [load_table(args.paper, name) for name in names]
-    chosen = [(table, chosen_rows(table, args.row)) for table in tables]
+    table = load_table(args.paper, args.table or load_paper(args.paper)["tables"][0])
+    rows = chosen_rows(table, args.row)
     config = configure(args.paper, args.preset, args.overrides)
-    config |= {"preset": args.preset, "changes": changes(args.overrides)}
+    config |= {"preset": args.preset, "changes": changes(config, args.paper, args.preset)}
+    if config["seed"] < 0:
+        raise UserError("seed must not be negative.")
     if args.protocol not in config["protocols"]:
         raise UserError(f"unknown protocol {args.protocol}" + nearest(args.protocol, config["protocols"]))
     if config["trainer"]["devices"] != 1 or config["trainer"]["num_nodes"] != 1:
@@ -204,15 +178,15 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from experiments.dry_run import describe
 
-        return describe(args, config, chosen, library, report)
-    return execute(args, config, chosen, library)
+        return describe(args, config, table, rows, library, report)
+    return execute(args, config, table, rows, library)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
         return run(args)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit

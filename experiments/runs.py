@@ -39,7 +39,8 @@ def build_stage(run: Mapping, seed: int, used: Mapping[str, Stage]) -> Stage:
     """The untrained stage of a run: the same for the same seed."""
     lightning.seed_everything(seed, workers=True, verbose=False)
     stage = find_stage(run["stage"])
-    return stage(weights=run["weights"], optimizer=run["optimizer"], **run["options"], **used)
+    options = stage.resolved(run["options"])
+    return stage(weights=run["weights"], optimizer=run["optimizer"], **options, **used)
 
 
 def load_weights(stage: Stage, path: Path) -> None:
@@ -69,15 +70,31 @@ class Runs:
         self.paper, self.config, self.library, self.report = paper, config, library, report
         self._stages: dict[str, Stage] = {}
 
-    def needs(self, name: str) -> list[str]:
+    def needs(self, name: str, above: tuple[str, ...] = ()) -> list[str]:
         """The runs that `name` stands on and itself, in the order in which they are trained."""
+        if name in above:
+            raise UserError(f"run {name} stands on itself: {' -> '.join((*above, name))}.")
         if name not in self.config["runs"]:
             raise UserError(f"{self.paper} has no run {name}: one of {', '.join(self.config['runs'])}.")
         run = self.config["runs"][name]
         order = []
         for other in [*run["uses"].values(), *([run["start"]] if run["start"] else []), None]:
-            order += [n for n in (self.needs(other) if other else [name]) if n not in order]
+            below = self.needs(other, (*above, name)) if other else [name]
+            order += [n for n in below if n not in order]
         return order
+
+    def check(self, name: str) -> None:
+        """Raises UserError on numbers that do not fit together, before anything is trained."""
+        for other in self.needs(name):
+            run = self.config["runs"][other]
+            degradation(**run["data"]["degradation"])
+            if run["training"]["steps"] % run["training"]["check_every"]:
+                raise UserError(f"runs.{other}.training.steps must be a multiple of its check_every.")
+
+    def options(self, name: str) -> dict:
+        """Of the stage, resolved."""
+        run = self.config["runs"][name]
+        return find_stage(run["stage"]).resolved(run["options"])
 
     # Data -------------------------------------------------------------------------------------------------
 
@@ -113,8 +130,15 @@ class Runs:
         uses = {part: identity_hash(self.identity(other)) for part, other in run["uses"].items()}
         start = identity_hash(self.identity(run["start"])) if run["start"] else None
         data = {"rate": self.config["data"]["rate"], **run["data"], "mixture": parts}
-        own = {key: run[key] for key in ("stage", "weights", "optimizer", "options", "training")}
-        return {**own, "data": data, "uses": uses, "start": start, "seed": self.config["seed"]}
+        own = {key: run[key] for key in ("stage", "weights", "optimizer", "training")}
+        return {
+            **own,
+            "options": self.options(name),
+            "data": data,
+            "uses": uses,
+            "start": start,
+            "seed": self.config["seed"],
+        }
 
     def folder(self, name: str) -> Path:
         return Path(self.config["output"]) / self.paper / identity_hash(self.identity(name))
@@ -150,7 +174,7 @@ class Runs:
             stage.batches_seen.zero_()  # its own batches, decay and progress
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
-        epochs = max(1, training["steps"] // training["check_every"])
+        epochs = training["steps"] // training["check_every"]
         checkpoint = folder / "last.ckpt"
         keeper = ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)
         bar = TrainingProgress(name, epochs * training["check_every"])
@@ -189,6 +213,8 @@ class Runs:
             "untrained": self.held_out(fresh, data)["held_out/model"],
             "constant": trained["held_out/constant"],
         }
+        if start := self.config["runs"][name]["start"]:
+            measures["start"] = self.held_out(self.stage(start), data)["held_out/model"]
         if not all(value == value and abs(value) < float("inf") for value in measures.values()):
             raise UserError(f"run {name} diverged ({measures}): lower runs.{name}.optimizer.lr.")
         stage_name = f"{type(stage).__module__}.{type(stage).__name__}"
@@ -209,10 +235,8 @@ class Runs:
             "provenance": provenance(),
         }
         write_json(folder / "record.json", record)
-        self.report(
-            f"run {name} {folder.name}: held-out {measures['trained']:.3f}, "
-            f"untrained {measures['untrained']:.3f}, constant {measures['constant']:.3f}"
-        )
+        told = ", ".join(f"{kind} {value:.3f}" for kind, value in measures.items())
+        self.report(f"run {name} {folder.name}: held-out error {told}")
 
     def held_out(self, stage: Stage, data: PairDataModule) -> dict[str, float]:
         options = trainer_options(self.config) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}

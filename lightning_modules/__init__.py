@@ -26,11 +26,14 @@ def find_stage(name: str) -> type:
         raise UserError(f"no stage {name}.") from None
 
 
-def build_method(name: str, rate: int, parts: Mapping[str, object], settings: Mapping):
-    """A SuperResolver at `rate` Hz from trained parts. Raises UserError where the method is not known."""
+def find_method(name: str) -> type:
+    """`audiosr` -> the class. Raises UserError where there is none."""
     if name not in METHODS:
         raise UserError(f"unknown method {name}: one of {', '.join(METHODS)}.")
     module, _, method = METHODS[name].partition(":")
-    return getattr(importlib.import_module(f"lightning_modules.{module}"), method)(
-        rate=rate, **parts, **settings
-    )
+    return getattr(importlib.import_module(f"lightning_modules.{module}"), method)
+
+
+def build_method(name: str, rate: int, parts: Mapping[str, object], settings: Mapping):
+    """A SuperResolver at `rate` Hz from trained parts. Raises UserError where the method is not known."""
+    return find_method(name)(rate=rate, **parts, **settings)

@@ -35,14 +35,19 @@ class Stage(lightning.LightningModule):
     """One training. A subclass gives `losses(pair)`, named terms, each a mean over the items of the batch.
 
     weights: of the loss terms, by name. optimizer: `lr`, `betas`, `weight_decay`, `warmup` (steps of linear
-    rise), `decay` (factor on the rate per epoch), `clip` (gradient norm; 0: none). `batches_seen` counts
-    training batches: it is saved, so whatever follows from it is the same after a resume.
+    rise), `decay` (factor on the rate per 1,000 batches), `clip` (gradient norm; 0: none). `batches_seen`
+    counts training batches: it is saved, so whatever follows from it is the same after a resume.
     """
 
     def __init__(self, weights: Mapping[str, float], optimizer: Mapping):
         super().__init__()
         self.weights, self.optimizer = dict(weights), dict(optimizer)
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
+
+    @classmethod
+    def resolved(cls, options: Mapping) -> dict:
+        """`options` with all that they leave open filled in, and nothing that training does not see."""
+        return dict(options)
 
     @property
     def network(self) -> nn.Module:
@@ -84,16 +89,15 @@ class Stage(lightning.LightningModule):
             self.log(f"held_out/{name}", values.mean(), batch_size=len(values), sync_dist=True)
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> tuple[torch.optim.Optimizer, object]:
-        """AdamW and its learning rate by step: a linear warm-up, then a decay per epoch."""
+        """AdamW and its learning rate by step: a linear warm-up, then a decay per 1,000 batches."""
         settings = self.optimizer
         adam = torch.optim.AdamW(
             parameters, settings["lr"], tuple(settings["betas"]), weight_decay=settings["weight_decay"]
         )
 
         def factor(step: int) -> float:
-            # Epochs by batches: a generator has fewer steps. Step 0 is asked for before the trainer knows.
-            epochs = int(self.batches_seen) // self.trainer.num_training_batches if step else 0
-            return min(1.0, (step + 1) / max(1, settings["warmup"])) * settings["decay"] ** epochs
+            thousands = int(self.batches_seen) // 1000  # of batches: a generator may have fewer steps
+            return min(1.0, (step + 1) / max(1, settings["warmup"])) * settings["decay"] ** thousands
 
         return adam, torch.optim.lr_scheduler.LambdaLR(adam, factor)
 

@@ -1,5 +1,6 @@
 """What is tested and what enhances recordings: any length, any rate in, `rate` out."""
 
+from collections.abc import Mapping
 from math import gcd
 
 import lightning
@@ -48,6 +49,11 @@ class SuperResolver(lightning.LightningModule):
     def __init__(self, rate: int):
         super().__init__()
         self.rate = rate
+
+    @classmethod
+    def resolved(cls, settings: Mapping) -> dict:
+        """`settings` with all that they leave open filled in: a number is named by these."""
+        return dict(settings)
 
     def resolve(self, low: Signal, cutoff: Tensor | None, seeds: Tensor, reference: Tensor | None) -> Tensor:
         """One window -> [B, 1, T] at `rate`.

@@ -1,6 +1,6 @@
 """What AudioSR's autoencoder and vocoder are trained against, and the adversarial losses.
 
-AudioSR releases no discriminator (specs/audiosr.md, 4): these are ours, after the papers it cites.
+AudioSR releases no discriminator: these are ours, after the papers it cites.
 A discriminator gives a `Judgement`; the losses take lists of them, one for each discriminator, so that
 `period(x) + resolution(x)` or `[patch(x)]` is an argument. As in HiFi-GAN (Kong et al. 2020, section 2.4)
 losses are means over scores and sums over discriminators.

@@ -1,4 +1,4 @@
-"""The log-mel spectrogram that all three networks of AudioSR speak (specs/audiosr.md, 1.1)."""
+"""The log-mel spectrogram that all three networks of AudioSR speak."""
 
 import torch
 import torch.nn.functional as F

@@ -62,6 +62,12 @@ class LatentDiffusion(Stage):
         self.register_state_dict_post_hook(_without_vae)
         self.register_load_state_dict_pre_hook(_with_vae)
 
+    @classmethod
+    def resolved(cls, options: Mapping) -> dict:
+        settings = Settings.of(**options["settings"])
+        seen = ("upsample", "null_condition", "sample_condition")  # by training; the rest is the sampler's
+        return {**options, "settings": {key: getattr(settings, key) for key in seen}}
+
     @property
     def network(self) -> torch.nn.Module:
         return self.unet

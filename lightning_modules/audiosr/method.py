@@ -1,6 +1,7 @@
 """AudioSR in use: estimate the band edge, diffuse the latent, vocode, put the known band back."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class AudioSR(SuperResolver):
     """Any input up to 48 kHz, any band edge from 2 to 16 kHz, to 48 kHz full band.
 
     window, overlap: frames of 10 ms; windows are multiples of 64 frames. Faults of the released code that are
-    not repeated (specs/audiosr.md, 4): silence and dark input crash it, every window of a long file is
+    not repeated: silence and dark input crash it, every window of a long file is
     levelled and filtered on its own, padding is off by one for some lengths.
     """
 
@@ -47,6 +48,11 @@ class AudioSR(SuperResolver):
         hop = vae.log_mel.hop
         self.grid = 64 * hop  # samples: 8 of the autoencoder times 8 of the denoiser, in frames
         self.window, self.overlap = window * hop, overlap * hop
+
+    @classmethod
+    def resolved(cls, settings: Mapping) -> dict:
+        chosen = {key: value for key, value in settings.items() if key not in ("window", "overlap")}
+        return {"window": settings["window"], "overlap": settings["overlap"], **asdict(Settings.of(**chosen))}
 
     def resolve_whole(
         self, low: Signal, cutoff: Tensor | None, seeds: Tensor, reference: Tensor | None

@@ -1,6 +1,6 @@
 """The three networks of AudioSR (Liu et al. 2023): autoencoder, denoiser, vocoder.
 
-Sizes are those of the released model (specs/audiosr.md, 1.2, 1.5 and 1.7); `released.py` maps its weights.
+Sizes are those of the released model; `released.py` maps its weights.
 The autoencoder and the denoiser are diffusers', which is imported late because that takes seconds.
 """
 

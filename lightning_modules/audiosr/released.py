@@ -1,4 +1,4 @@
-"""From the names of the released AudioSR checkpoint to ours (specs/audiosr.md, 2 and 6).
+"""From the names of the released AudioSR checkpoint to ours.
 
 The vocoder needs no map: `HiFiGAN` has the released names, after `first_stage_model.vocoder.`.
 Maps are from module to module, for four levels of two layers, the released size. A name that is not in the

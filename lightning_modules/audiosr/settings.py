@@ -1,4 +1,4 @@
-"""Where AudioSR's released code and text part ways: `method.variant=code|text` (specs/audiosr.md, 4.1)."""
+"""Where AudioSR's released code and text part ways: `method.variant=code|text` (papers/audiosr/README.md)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -15,7 +15,7 @@ STEPS = 1000  # T, diffusion steps in training
 class Settings:
     """How a trained AudioSR is used. Defaults: variant `text`, the paper, our choice where it is silent."""
 
-    rolloff: float = 0.99  # share of the time-summed magnitude below the estimated band edge
+    rolloff: float = 0.99  # share of the magnitude below the band edge; librosa's is by frame, ours summed
     prefilters: tuple[str, ...] = ("chebyshev",)  # drawn per item; order 8, zero-phase
     prefilter_passes: int = 1
     upsample: str = "cubic"
@@ -45,7 +45,10 @@ class Settings:
                 raise UserError(
                     f"unknown key method.{key}" + (f": did you mean method.{near[0]}?" if near else ".")
                 )
-        settings = replace(VARIANTS[variant], **{k: v for k, v in changes.items() if v is not None})
+        given = {key: value for key, value in changes.items() if value is not None}
+        for key, value in given.items():
+            _same_kind(key, getattr(VARIANTS[variant], key), value)
+        settings = replace(VARIANTS[variant], **given)
         for key, allowed in CHOICES.items():
             _one_of(key, getattr(settings, key), allowed)
         for kind in settings.prefilters:
@@ -61,6 +64,13 @@ CHOICES = {
     "paste": ("input", "filtered"),
     "cutoff": ("estimate", "given"),
 }
+
+
+def _same_kind(key: str, old: object, new: object) -> None:
+    kinds = {bool: bool, int: int, float: (int, float), str: str, tuple: (list, tuple)}
+    wrong_bool = isinstance(new, bool) and not isinstance(old, bool)
+    if wrong_bool or not isinstance(new, kinds[type(old)]):
+        raise UserError(f"method.{key}={new}: a value like {old} is needed.")
 
 
 def _one_of(key: str, value: str, allowed: Iterable[str]) -> None:
