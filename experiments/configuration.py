@@ -179,7 +179,8 @@ def changes(config: Mapping, paper: str, preset: str) -> list[str]:
 
     def counts(key: str) -> bool:
         machine = key.startswith("trainer.") and key != "trainer.precision"
-        return key not in NAMELESS and not machine and not key.startswith("datasets.")
+        left_out = key.startswith("datasets.") and key.count(".") == 1
+        return key not in NAMELESS and not machine and not left_out
 
     keys, preset_keys = flat_keys(config), flat_keys(configure(paper, preset))
     changed = (key for key, value in keys.items() if preset_keys[key] != value and counts(key))

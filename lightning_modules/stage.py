@@ -35,8 +35,8 @@ class Stage(lightning.LightningModule):
     """One training. A subclass gives `losses(pair)`, named terms, each a mean over the items of the batch.
 
     weights: of the loss terms, by name. optimizer: `lr`, `betas`, `weight_decay`, `warmup` (steps of linear
-    rise), `decay` (factor on the rate per 1,000 batches), `clip` (gradient norm; 0: none). `batches_seen`
-    counts training batches: it is saved, so whatever follows from it is the same after a resume.
+    rise), `decay` (factor on the rate, every `decay_every` batches), `clip` (gradient norm; 0: none).
+    `batches_seen` counts training batches: it is saved, so what follows from it is the same after a resume.
     """
 
     def __init__(self, weights: Mapping[str, float], optimizer: Mapping):
@@ -89,15 +89,15 @@ class Stage(lightning.LightningModule):
             self.log(f"held_out/{name}", values.mean(), batch_size=len(values), sync_dist=True)
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> tuple[torch.optim.Optimizer, object]:
-        """AdamW and its learning rate by step: a linear warm-up, then a decay per 1,000 batches."""
+        """AdamW and its learning rate by step: a linear warm-up, then a decay by batches."""
         settings = self.optimizer
         adam = torch.optim.AdamW(
             parameters, settings["lr"], tuple(settings["betas"]), weight_decay=settings["weight_decay"]
         )
 
         def factor(step: int) -> float:
-            thousands = int(self.batches_seen) // 1000  # of batches: a generator may have fewer steps
-            return min(1.0, (step + 1) / max(1, settings["warmup"])) * settings["decay"] ** thousands
+            times = int(self.batches_seen) // settings["decay_every"]  # batches: a generator may step seldom
+            return min(1.0, (step + 1) / max(1, settings["warmup"])) * settings["decay"] ** times
 
         return adam, torch.optim.lr_scheduler.LambdaLR(adam, factor)
 

@@ -33,7 +33,8 @@ def record(id_: str, lsd: float = 2.0, system: str = "AudioSR", **changed) -> di
     identity = {
         "method": system.lower(),
         "task": task,
-        "protocol": {"bits": None},
+        "rule": {"bits": None},
+        "rate": 48000,
         "recordings": "all of them",
     }
     fields = {
@@ -50,6 +51,8 @@ def record(id_: str, lsd: float = 2.0, system: str = "AudioSR", **changed) -> di
         "stand_in": False,
         "expected": 2937,
         "files_used": 2937,
+        "not_finite": {},
+        "exact": True,
         "mean": {"LSD": lsd},
         "std": {"LSD": 0.25},
         "identity": identity | changed.pop("identity", {}),
@@ -75,10 +78,15 @@ def table_csv(capsys, *options: str) -> list[dict]:
 
 @pytest.fixture
 def cell(capsys, workplace):
-    """Writes records; the line of AudioSR on vctk at 4 kHz that follows from them."""
+    """Writes records; the line of AudioSR on vctk at 4 kHz that follows from them.
+
+    A bad score of the unprocessed input is among them where the test gives none: AudioSR is judged by it.
+    """
 
     def line(*records: dict, options=(), system: str = "AudioSR") -> dict:
         write(*records)
+        if not any(one["system"] == "Unprocessed" for one in records):
+            write(record("unprocessed", 10.0, "Unprocessed"))
         found = table_csv(capsys, "--paper", "audiosr", *options)
         wanted = {"system": system, "dataset": "vctk", "cutoff_hz": "4000", "table": "table1"}
         (only,) = (one for one in found if wanted.items() <= one.items())
@@ -119,6 +127,9 @@ def test_a_whole_published_split_at_full_size_is_a_reproduction(cell):
 
 LESS = {
     "another protocol": ({"protocol": "aligned"}, "partial"),
+    "a row's own protocol": ({"exact": False}, "partial"),
+    "files without a score": ({"not_finite": {"LSD": ["p360_001"]}}, "partial"),
+    "no fixed number of files": ({"expected": None}, "partial"),
     "fewer files": ({"files_used": 20}, "partial"),
     "changed settings": ({"changes": ["method.steps=5"]}, "partial"),
     "another corpus": ({"stand_in": True}, "stand-in"),
@@ -130,13 +141,9 @@ LESS = {
 
 @pytest.mark.parametrize(("changed", "standing"), LESS.values(), ids=LESS)
 def test_anything_less_is_only_measured(cell, changed, standing):
-    line = cell(record("a", **changed))
+    options = ["--protocol", changed.get("protocol", "published")]
+    line = cell(record("a", **changed), options=options)
     assert (line["standing"], line["measured"], line["reproduced"]) == (standing, "2", "")
-
-
-def test_a_corpus_without_a_fixed_number_of_files_is_whole(cell):
-    line = cell(record("a", expected=None, files_used=3))
-    assert (line["standing"], line["files"]) == ("reproduction", "3")
 
 
 @pytest.mark.parametrize("preset", ["full", "demo", "smoke"])
@@ -153,14 +160,14 @@ def test_better_than_the_unprocessed_input_is_not_untrained(cell):
     "other",
     [
         {"recordings": "others"},
-        {"protocol": {"bits": 16}},
+        {"rule": {"bits": 16}},
         {"task": {"dataset": "vctk", "scale": None, "cutoff_hz": 8000, "loss": None}},
     ],
-    ids=["recordings", "protocol", "task"],
+    ids=["recordings", "rule", "task"],
 )
 def test_only_the_same_input_is_a_yardstick(cell, other):
     unprocessed = record("u", 1.5, "Unprocessed", identity=other)
-    assert cell(record("a"), unprocessed)["standing"] == "reproduction"
+    assert cell(record("a"), unprocessed)["standing"] == "partial"
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,8 @@ def test_changes_are_what_a_number_follows_from():
         "datasets.esc50=null",
     ]
     meant = ["method.steps=5", "data.test_files=1", "datasets.vctk.average=file"]
-    assert changes([*neutral, *meant]) == sorted(meant)
+    config = configure("audiosr", "demo", [*neutral, *meant])
+    assert changes(config, "audiosr", "demo") == sorted(meant)
 
 
 def test_unknown_names_are_errors():

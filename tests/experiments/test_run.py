@@ -108,7 +108,7 @@ def test_a_run_leaves_weights_curves_configuration_and_record(finished):
         assert names == {"weights.safetensors", "curves.png", "curves", "config.yaml", "record.json"}
         held_out = records(finished.folder)[folder]["held_out"]
         assert held_out["trained"] != held_out["untrained"]
-        assert f"run {run} {folder.name}: held-out {held_out['trained']:.3f}" in finished.out
+        assert f"run {run} {folder.name}: held-out error trained {held_out['trained']:.3f}" in finished.out
 
 
 def test_weights_are_without_those_of_the_runs_it_uses(finished):
@@ -245,9 +245,9 @@ def test_the_variant_of_the_code_is_another_run(command, afterwards):
         next(
             one
             for one in scores(afterwards, system="AudioSR", cutoff_hz=12000)
-            if one["identity"]["settings"]["variant"] == v
+            if one["identity"]["settings"]["spacing"] == v
         )
-        for v in ("text", "code")
+        for v in ("trailing", "leading")
     )
     assert text["mean"] != code["mean"]
 

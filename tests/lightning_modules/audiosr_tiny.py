@@ -10,7 +10,15 @@ from signals.types import Pair, Signal
 RATE = 48000
 SAMPLES = 64 * 480  # the shortest the denoiser takes
 FRONTEND = {"rate": RATE, "n_fft": 2048, "hop": 480, "n_mels": 64, "fmin": 20, "fmax": 24000}
-OPTIMIZER = {"lr": 1e-3, "betas": (0.8, 0.99), "weight_decay": 0.01, "warmup": 3, "decay": 0.9, "clip": 1.0}
+OPTIMIZER = {
+    "lr": 1e-3,
+    "betas": (0.8, 0.99),
+    "weight_decay": 0.01,
+    "warmup": 3,
+    "decay": 0.9,
+    "decay_every": 3,
+    "clip": 1.0,
+}
 
 
 def random_wave(batch: int, samples: int, seed: int = 0) -> torch.Tensor:

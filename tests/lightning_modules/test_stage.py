@@ -192,21 +192,23 @@ class Rates(lightning.Callback):
 
 
 @pytest.mark.parametrize("build", [Single, Line, lambda o: Line(o, n_critic=3)])
-def test_the_rate_warms_up_by_steps_and_decays_by_epochs(build):
+def test_the_rate_warms_up_by_steps_and_decays_by_batches(build):
     rates = Rates()
-    trainer_for(3, rates).fit(build(OPTIMIZER | {"lr": 1.0, "warmup": 0, "decay": 0.5}), loader(3))
+    trainer_for(3, rates).fit(
+        build(OPTIMIZER | {"lr": 1.0, "warmup": 0, "decay": 0.5, "decay_every": 3}), loader(3)
+    )
     sides = torch.tensor(rates.seen).T
     assert sides.shape[1] == 9
     assert sides[-1].tolist() == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
     rates = Rates()
-    trainer_for(1, rates).fit(build(OPTIMIZER | {"lr": 1.0, "warmup": 4}), loader(6))
+    trainer_for(1, rates).fit(build(OPTIMIZER | {"lr": 1.0, "warmup": 4, "decay": 1.0}), loader(6))
     assert torch.tensor(rates.seen).T[-1].tolist() == [0.25, 0.5, 0.75, 1, 1, 1]
 
 
-def test_a_generator_that_steps_seldom_decays_with_the_epochs():
-    """From its first step in an epoch on: what it has then is what the last step left."""
+def test_a_generator_that_steps_seldom_decays_by_batches_too():
+    """At its next step: what it has until then is what the last step left."""
     rates = Rates()
-    options = OPTIMIZER | {"lr": 1.0, "warmup": 0, "decay": 0.5}
+    options = OPTIMIZER | {"lr": 1.0, "warmup": 0, "decay": 0.5, "decay_every": 3}
     trainer_for(3, rates).fit(Line(options, n_critic=3), loader(3))
     assert [generator for generator, _ in rates.seen] == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
 
