@@ -148,6 +148,7 @@ def configure(paper: str, preset: str, overrides: Iterable[str] = ()) -> dict:
             raise UserError(f"unknown key {key}{nearest(key, keys)}; --dry-run prints all keys.")
         detach(merged, key)
         check_type(key, OmegaConf.select(merged, key), value, nullable=keys[key] is None)
+        check_bounds(key, value)
         OmegaConf.update(merged, key, value, merge=not isinstance(value, Mapping))
     return resolved(merged, paper)
 
@@ -192,6 +193,21 @@ def resolved(config: DictConfig, paper: str) -> dict:
         return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{paper}: {str(error).splitlines()[0]}") from None
+
+
+# The least whole number that makes sense, by the last word of a key.
+LEAST = dict.fromkeys(("steps", "check_every", "batch", "window", "test_files", "held_out_files"), 1)
+LEAST |= dict.fromkeys(("test_batch", "rate", "threads", "workers", "hop", "n_mels", "n_fft", "bits"), 1)
+LEAST |= dict.fromkeys(("seed", "pictures", "loaders", "overlap", "warmup", "critic_from"), 0)
+
+
+def check_bounds(key: str, value: object) -> None:
+    """Counts are whole and not below their least; weights are not negative. Raises UserError."""
+    word = key.rpartition(".")[2]
+    if word in LEAST and value is not None and (not isinstance(value, int) or value < LEAST[word]):
+        raise UserError(f"{key}={value}: a whole number from {LEAST[word]} on is needed.")
+    if word == "weight" and value < 0:
+        raise UserError(f"{key}={value}: a weight is not negative.")
 
 
 def check_type(key: str, old: object, new: object, nullable: bool) -> None:

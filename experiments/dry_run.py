@@ -30,9 +30,9 @@ def throughput() -> float:
     return 2 * size**3 / best
 
 
-def training_flops(stage: Stage, run: Mapping, hop: int) -> float:
+def training_flops(stage: Stage, run: Mapping) -> float:
     """Of one run: three times the forward pass of its network (backward costs two), critic not counted."""
-    example = stage.example(run["training"]["batch"], run["data"]["window"] * hop)
+    example = stage.example(run["training"]["batch"], run["data"]["window"])
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         stage.network(*example)
     return 3.0 * counter.get_total_flops() * run["training"]["steps"]
@@ -65,6 +65,8 @@ def describe(
     quiet()
     runs = Runs(args.paper, config, library, report)
     tester = Rows(table, config, args.protocol, library, runs, report)
+    for row in rows:
+        tester.check(row)
     names = wanted_runs(rows, runs)
     shown = {key: value for key, value in config.items() if key not in ("preset", "changes")}
     own = [tester.settings(row) for row in rows if row.method == table.paper]
@@ -75,14 +77,13 @@ def describe(
     else:
         print_corpora(config, library, table, rows, names, report)
     for row in rows:
-        tester.check(row)
         cells = ", ".join(task.key for task in tasks(table, row, config))
         report(f"row {row.system}: {row.method} of {dict(row.parts) or 'no run'}: {cells}")
     speed, seconds, disk, memory = throughput(), 0.0, 0.0, 0.0
     for name in names:
         count, stage = count_parameters(config, name)
         run = config["runs"][name]
-        work = training_flops(stage, run, config["frontend"]["hop"])
+        work = training_flops(stage, run)
         held = sum(p.numel() for p in stage.parameters()) + sum(p.numel() for p in stage.buffers())
         trained = sum(p.numel() for p in stage.parameters() if p.requires_grad)
         seconds, disk = seconds + work / speed, disk + 4 * (held + 2 * trained)

@@ -120,6 +120,9 @@ class Rows:
         """Raises UserError on a setting that a stage or the method refuses, before anything is trained."""
         for run in row.parts.values():
             self.runs.check(run)
+        for task in tasks(self.table, row, self.config):
+            if (average := self.config["datasets"][task.dataset]["average"]) not in ("file", "group"):
+                raise UserError(f"datasets.{task.dataset}.average={average}: file or group.")
         rule = self.rule(row)
         if unknown := [name for name in rule["metrics"] if name not in METRICS]:
             raise UserError(f"unknown metric {unknown[0]}: one of {', '.join(METRICS)}.")

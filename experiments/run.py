@@ -111,7 +111,7 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
 
     from experiments.plan import print_corpora, quiet, wanted_runs
     from experiments.rows import Rows, tasks
-    from experiments.runs import Runs
+    from experiments.runs import Runs, check_trainer
 
     quiet()
     if config["trainer"]["threads"]:
@@ -122,9 +122,11 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
         runs = Runs(args.paper, config | {"seed": seed}, library, report)
         tester = Rows(table, config | {"seed": seed}, args.protocol, library, runs, report)
         if seed == config["seed"]:  # whatever is wrong should be known before hours of training
-            print_corpora(config, library, table, rows, wanted_runs(rows, runs), report)
+            check_trainer(config)
             for row in rows:
                 tester.check(row)
+            print_corpora(config, library, table, rows, wanted_runs(rows, runs), report)
+            for row in rows:
                 for task in tasks(table, row, config):
                     tester.test_set(row, task)
         failed |= test_rows(rows, tester, train_runs(rows, runs))
@@ -163,8 +165,6 @@ def run(args: argparse.Namespace) -> int:
     rows = chosen_rows(table, args.row)
     config = configure(args.paper, args.preset, args.overrides)
     config |= {"preset": args.preset, "changes": changes(config, args.paper, args.preset)}
-    if config["seed"] < 0:
-        raise UserError("seed must not be negative.")
     if args.protocol not in config["protocols"]:
         raise UserError(f"unknown protocol {args.protocol}" + nearest(args.protocol, config["protocols"]))
     if config["trainer"]["devices"] != 1 or config["trainer"]["num_nodes"] != 1:

@@ -9,6 +9,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -19,7 +20,7 @@ from datamodules.degradations import degradation
 from datamodules.library import Library
 from datamodules.pairs import Mixture, PairDataModule
 from datamodules.store import Store
-from experiments.records import identity_hash, provenance, read_record, write_json
+from experiments.records import cause, identity_hash, provenance, read_record, write_json
 from lightning_modules import find_stage
 from lightning_modules.stage import Stage
 from signals.errors import UserError
@@ -33,6 +34,14 @@ def trainer_options(config: Mapping) -> dict:
         "enable_model_summary": False,
         "use_distributed_sampler": False,
     }
+
+
+def check_trainer(config: Mapping) -> None:
+    """Raises UserError on a device or precision that is not there, before anything is trained."""
+    try:
+        lightning.Trainer(logger=False, enable_checkpointing=False, **trainer_options(config))
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {cause(error)}") from None
 
 
 def build_stage(run: Mapping, seed: int, used: Mapping[str, Stage]) -> Stage:
@@ -88,6 +97,11 @@ class Runs:
         for other in self.needs(name):
             run = self.config["runs"][other]
             degradation(**run["data"]["degradation"])
+            mixture, mixtures = run["data"]["mixture"], self.config["mixtures"]
+            if mixture not in mixtures:
+                raise UserError(f"no mixture {mixture}: one of {', '.join(mixtures)}.")
+            if not any(part["weight"] > 0 for part in mixtures[mixture].values()):
+                raise UserError(f"mixtures.{mixture} needs a part with a weight above 0.")
             if run["training"]["steps"] % run["training"]["check_every"]:
                 raise UserError(f"runs.{other}.training.steps must be a multiple of its check_every.")
 
@@ -99,11 +113,8 @@ class Runs:
     # Data -------------------------------------------------------------------------------------------------
 
     def parts(self, name: str, split: str) -> dict[str, tuple[Store, float]]:
-        data = self.config["runs"][name]["data"]
-        mixtures = self.config["mixtures"]
-        if data["mixture"] not in mixtures:
-            raise UserError(f"no mixture {data['mixture']}: one of {', '.join(mixtures)}.")
-        return self.library.mixture(self.config["data"]["rate"], split, mixtures[data["mixture"]])
+        mixture = self.config["mixtures"][self.config["runs"][name]["data"]["mixture"]]
+        return self.library.mixture(self.config["data"]["rate"], split, mixture)
 
     def datamodule(self, name: str) -> PairDataModule:
         run, data = self.config["runs"][name], self.config["data"]
@@ -114,7 +125,7 @@ class Runs:
             seed=self.config["seed"],
             batch=run["training"]["batch"],
             train=Mixture(self.parts(name, "train")),
-            window=run["data"]["window"] * self.config["frontend"]["hop"],
+            window=run["data"]["window"],
             steps=run["training"]["check_every"],
             pool=run["data"]["pool"],
             held_out=held_out.spread(data["held_out_files"]),
@@ -172,6 +183,9 @@ class Runs:
             self.stage(run["start"])
             load_weights(stage, self.folder(run["start"]) / "weights.safetensors")
             stage.batches_seen.zero_()  # its own batches, decay and progress
+        parts = self.parts(name, "train").items()
+        told = ", ".join(f"{part} {store.hours:.2f} h, weight {weight}" for part, (store, weight) in parts)
+        self.report(f"run {name} {folder.name}: trains on {told}")
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
         epochs = training["steps"] // training["check_every"]

@@ -13,6 +13,7 @@ from lightning_modules.audiosr.vae import VAE
 from lightning_modules.audiosr.vocoder import Vocoder
 from lightning_modules.stage import uniform
 from lightning_modules.super_resolver import SuperResolver, raise_rate
+from signals.errors import UserError
 from signals.filters import design, sosfilt
 from signals.spectra import istft, rolloff, stft
 from signals.types import Signal
@@ -45,6 +46,8 @@ class AudioSR(SuperResolver):
         self.settings = Settings.of(**settings)
         self.upsample = self.settings.upsample
         self.blind = self.settings.cutoff == "estimate"
+        if window % 64:
+            raise UserError(f"method.window={window}: a multiple of 64 frames is needed.")
         hop = vae.log_mel.hop
         self.grid = 64 * hop  # samples: 8 of the autoencoder times 8 of the denoiser, in frames
         self.window, self.overlap = window * hop, overlap * hop
