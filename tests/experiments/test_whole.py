@@ -236,7 +236,7 @@ def test_a_fine_tuning_that_learns_nothing_is_its_start(fine_tuned, command, wor
         ("GT-Mel", "runs.vocoder.training.steps=3", "runs.vocoder.training.steps must be a multiple"),
         ("AudioSR", "runs.vae.start=vae", "run vae stands on itself"),
         ("AudioSR-Speech", "mixtures.vctk.vctk.weight=0", "a weight above 0"),
-        ("Unprocessed", "seed=-1", "seed must not be negative"),
+        ("Unprocessed", "seed=-1", "a whole number from 0 on"),
         ("AudioSR", "method.eta=abc", "method.eta=abc"),
         ("Unprocessed", "data.test_files=abc", "data.test_files=abc: a number"),
         ("GT-Mel", "runs.vocoder.options.model.channels=100", "channels"),
