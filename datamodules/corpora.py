@@ -7,6 +7,7 @@ Every corpus is a function `(root, split, **options) -> Selection`; `split` is `
 import csv
 import fnmatch
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,15 +123,19 @@ def folder(
         path,
         f"Put audio into {path}/<speaker or source>/ below data.root={root}, or choose other parts.",
     )
+    files = {file: file.relative_to(base) for file in _audio_below(base)}
+    names = Counter(inside.with_suffix("") for inside in files.values())
     items = []
-    for file in _audio_below(base):
-        inside = file.relative_to(base)
+    for file, inside in files.items():
         group = inside.parts[0] if len(inside.parts) > 1 else inside.stem
+        id_ = inside.with_suffix("") if names[inside.with_suffix("")] == 1 else inside  # a.wav beside a.flac
         if not any(fnmatch.fnmatch(group, pattern) for pattern in leave_out):
-            items.append(Item(file, inside.with_suffix("").as_posix(), group))
+            items.append(Item(file, id_.as_posix(), group))
     if not items:
         raise UserError(f"corpus {path}: no audio ({', '.join(sorted(AUDIO_SUFFIXES))}) below {base}.")
     groups = {item.group for item in items}
+    if not everything and len(groups) < 3:
+        raise UserError(f"corpus {path}: a split needs three subfolders (speakers or sources) below {base}.")
     chosen = groups if everything else split_groups(groups, split)
     return Selection(
         path,
@@ -156,7 +161,10 @@ def esc50(root: Path, split: str) -> Selection:
         raise UserError(f"corpus esc50: no {table}. {ESC50_WHERE}")
     folds = ESC50_FOLDS[split]
     with table.open(newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if int(row["fold"]) in folds]
+        reader = csv.DictReader(lines)
+        if not {"filename", "fold"} <= set(reader.fieldnames or ()):
+            raise UserError(f"corpus esc50: {table} has no columns filename and fold. {ESC50_WHERE}")
+        rows = [row for row in reader if row["fold"] in map(str, folds)]
     items = [Item(base / "audio" / r["filename"], Path(r["filename"]).stem, f"fold{r['fold']}") for r in rows]
     present = tuple(sorted((item for item in items if item.path.is_file()), key=lambda item: item.id))
     return Selection("esc50", split, present, 400 * len(folds), stand_in=is_demo(root))

@@ -36,14 +36,14 @@ class Mixture:
     """Stores with weights: a window comes from a part by its weight, from a recording by its length."""
 
     def __init__(self, parts: dict[str, tuple[Store, float]]):
-        self.names = list(parts)
         self.stores = [store for store, _ in parts.values()]
         weights = np.array([weight for _, weight in parts.values()], dtype=float)
         self.weights = weights / weights.sum()
         self.ends = [np.cumsum(store.lengths) for store in self.stores]
 
     @property
-    def fingerprint(self) -> list:
+    def fingerprint(self) -> list[list]:
+        """What is in each part and how often it is drawn from, whatever the parts are called."""
         parts = zip(self.stores, self.weights, strict=True)
         return [[store.fingerprint, round(float(weight), 6)] for store, weight in parts]
 

@@ -137,10 +137,10 @@ class Runs:
     def identity(self, name: str) -> dict:
         """All that the weights follow from: not devices, paths or loggers."""
         run = self.config["runs"][name]
-        parts = {k: [store.fingerprint, weight] for k, (store, weight) in self.parts(name, "train").items()}
+        mixture = Mixture(self.parts(name, "train")).fingerprint
         uses = {part: identity_hash(self.identity(other)) for part, other in run["uses"].items()}
         start = identity_hash(self.identity(run["start"])) if run["start"] else None
-        data = {"rate": self.config["data"]["rate"], **run["data"], "mixture": parts}
+        data = {"rate": self.config["data"]["rate"], **run["data"], "mixture": mixture}
         own = {key: run[key] for key in ("stage", "weights", "optimizer", "training")}
         return {
             **own,

@@ -1,6 +1,7 @@
 """How methods learn and predict. One line here makes a method known to every table and command."""
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 
 from signals.errors import UserError
@@ -20,10 +21,12 @@ METHODS = {
 def find_stage(name: str) -> type:
     """`audiosr.VAE` -> the class. Raises UserError where there is none."""
     module, _, stage = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(f"lightning_modules.{module}"), stage)
-    except (ModuleNotFoundError, AttributeError):
-        raise UserError(f"no stage {name}.") from None
+    if not module or importlib.util.find_spec(f"lightning_modules.{module}") is None:
+        raise UserError(f"no stage {name}.")
+    found = getattr(importlib.import_module(f"lightning_modules.{module}"), stage, None)
+    if found is None:
+        raise UserError(f"no stage {name}.")
+    return found
 
 
 def find_method(name: str) -> type:
