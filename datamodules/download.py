@@ -17,7 +17,6 @@ from typing import NamedTuple
 from filelock import FileLock
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from datamodules.corpora import AUDIOSTOCK_WHERE, ESC50_WHERE
 from signals.errors import UserError
 
 BLOCK = 1 << 20  # bytes
@@ -25,48 +24,53 @@ TIMEOUT = 60  # seconds without a byte
 
 
 class Download(NamedTuple):
-    """An archive and the folder below the root that its contents go into."""
+    """An archive and its checksum, SHA-256 or SHA-1 in hexadecimal, whichever was published."""
 
     url: str
-    sha256: str
-    folder: str
+    checksum: str
 
 
-DOWNLOADS = {
-    "vctk": Download(
+DOWNLOADS = {  # by the name of the folder that they unpack to
+    "VCTK-Corpus-0.92": Download(
         "https://datashare.is.ed.ac.uk/bitstream/handle/10283/3443/VCTK-Corpus-0.92.zip",
         "f96258be9fdc2cbff6559541aae7ea4f59df3fcaf5cf963aae5ca647357e359c",  # torchaudio.datasets.VCTK_092
-        "VCTK-Corpus-0.92",
+    ),
+    "musdb18hq": Download(
+        "https://zenodo.org/record/3338373/files/musdb18hq.zip",
+        "baac80d0483c61d74b2e5f3be75fa557eec52898339e6aa45c1fa48833c5d21d",  # torchaudio.datasets.MUSDB_HQ
+    ),
+    "fma_small": Download(  # the checksums of FMA are in its README, https://github.com/mdeff/fma
+        "https://os.unil.cloud.switch.ch/fma/fma_small.zip",
+        "ade154f733639d52e35e32f5593efe5be76c6d70",
+    ),
+    "fma_medium": Download(
+        "https://os.unil.cloud.switch.ch/fma/fma_medium.zip",
+        "c67b69ea232021025fca9231fc1c7c1a063ab50b",
+    ),
+    "fma_metadata": Download(
+        "https://os.unil.cloud.switch.ch/fma/fma_metadata.zip",
+        "f0df49ffe5f2a6008d7dc83c6915b31835dfe733",
     ),
 }
-BY_HAND = {
-    "esc50": ESC50_WHERE,
-    "audiostock": AUDIOSTOCK_WHERE,
-    "folder": "It is a folder of your own audio, <speaker or source>/*.wav, below data.root.",
-}
 
 
-def download(corpus: str, root: Path) -> Path:
-    """The folder of `corpus` below `root`, fetched and unpacked if it is not there yet.
+def download(folder: Path) -> Path:
+    """`folder`, whose name is one of `DOWNLOADS`, fetched and unpacked if it is not there yet.
 
-    Raises UserError for a corpus that is to be had by hand only, and as `fetch` and `extract` do.
+    Raises UserError as `fetch` and `extract` do.
     """
-    if corpus in BY_HAND:
-        raise UserError(f"corpus {corpus} cannot be downloaded. {BY_HAND[corpus]}")
-    if corpus not in DOWNLOADS:
-        raise UserError(f"unknown corpus {corpus}: one of {', '.join([*DOWNLOADS, *BY_HAND])}.")
-    url, sha256, name = DOWNLOADS[corpus]
-    folder, archive = root / name, root / url.rsplit("/", 1)[-1]
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f"{name}.lock"):
+    url, checksum = DOWNLOADS[folder.name]
+    archive = folder.with_name(url.rsplit("/", 1)[-1])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            fetch(url, archive, sha256)
+            fetch(url, archive, checksum)
             extract(archive, folder)
             archive.unlink()
     return folder
 
 
-def fetch(url: str, path: Path, sha256: str) -> None:
+def fetch(url: str, path: Path, checksum: str) -> None:
     """`url` as the file `path`, which is there only when it is complete and has this checksum.
 
     What has come so far is in `<path>.part`, and a second call goes on from there. Raises UserError where the
@@ -82,11 +86,11 @@ def fetch(url: str, path: Path, sha256: str) -> None:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{url} could not be fetched: {reason}. Run it again to go on.") from error
     with part.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+        found = hashlib.file_digest(file, "sha1" if len(checksum) == 40 else "sha256").hexdigest()
+    if found != checksum:
         part.unlink()
         raise UserError(
-            f"{url} has checksum {found[:16]}..., not {sha256[:16]}...: run it again, or report it."
+            f"{url} has checksum {found[:16]}..., not {checksum[:16]}...: run it again, or report it."
         )
     os.replace(part, path)
 
@@ -119,6 +123,7 @@ def _transfer(url: str, part: Path) -> None:
 def extract(archive: Path, folder: Path) -> None:
     """Unpack a zip or tar archive as `folder`, which is there only when it is complete.
 
+    Where all that the archive holds is in a folder of the same name, it is this folder.
     Raises UserError for an archive that is damaged or holds anything that could end up outside of it, and
     where there is such a folder already.
     """
@@ -134,7 +139,8 @@ def extract(archive: Path, folder: Path) -> None:
             _extract_zip(archive, partial)
         else:
             raise UserError(f"{archive} is neither a zip nor a tar archive.")
-        os.replace(partial, folder)
+        inner = partial / folder.name
+        os.replace(inner if list(partial.iterdir()) == [inner] and inner.is_dir() else partial, folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         raise UserError(f"{archive} could not be unpacked: {error}.") from error
     finally:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from datamodules.corpora import Selection, select
+from datamodules.corpora import Missing, Selection, select
 from datamodules.demo_corpus import write_demo_corpus
 from datamodules.store import Store, prepare
 from signals.errors import UserError
@@ -50,13 +50,11 @@ class Library:
         """The files of a split; a missing corpus is fetched where `download` allows. Raises UserError."""
         try:
             return select(self.root, split, **corpus)
-        except UserError:
-            from datamodules.download import DOWNLOADS, download
-
-            if not self.download or corpus["corpus"] not in DOWNLOADS:
+        except Missing as missing:
+            if not self.download or missing.fetch is None:
                 raise
-            download(corpus["corpus"], self.root)
-            return select(self.root, split, **corpus)
+            missing.fetch()
+        return self.select(split, **corpus)  # which may miss another folder
 
     def store(self, rate: int, split: str, **corpus) -> tuple[Store, Selection]:
         """A split prepared at `rate` Hz, without what its targets cannot use.

@@ -1,11 +1,17 @@
 """Corpora by their official layouts: who is in which split, and what a missing corpus says."""
 
 import csv
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
-from datamodules.corpora import SPLITS, VCTK_TEST, VCTK_VALIDATION, select, split_groups
+from datamodules.corpora import CORPORA, SPLITS, Missing, select, split_groups
+from datamodules.corpora.hub import fetch_hub, suffix_of
+from datamodules.corpora.speech import KULESHOV_TEST, VCTK_TEST, VCTK_VALIDATION
+from datamodules.library import Library
 from signals.errors import UserError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "corpora"
@@ -22,6 +28,10 @@ def groups(root: Path, split: str, **options) -> set[str]:
     return {item.group for item in select(root, split, **options).items}
 
 
+def ids(root: Path, split: str, **options) -> list[str]:
+    return [item.id for item in select(root, split, **options).items]
+
+
 @pytest.mark.parametrize("count", [3, 4, 10, 101])
 def test_splits_part_the_groups(count):
     names = [f"speaker{i}" for i in range(count)]
@@ -36,10 +46,20 @@ def test_splits_follow_from_names_alone():
     assert split_groups(names, "test") != set(sorted(names)[:6])
 
 
+VCTK = "VCTK-Corpus-0.92/wav48_silence_trimmed"
+
+
+def write_vctk(root: Path, speakers, numbers=(1,), mics=(1, 2)) -> None:
+    names = [(s, f"{s}_{number:03d}_mic{mic}") for s in speakers for number in numbers for mic in mics]
+    touch(root, *(f"{VCTK}/{speaker}/{name}.flac" for speaker, name in names))
+
+
+def write_old_vctk(root: Path, speakers, numbers=(1,)) -> None:
+    touch(root, *(f"VCTK-Corpus/wav48/{s}/{s}_{number:03d}.wav" for s in speakers for number in numbers))
+
+
 def test_vctk_splits_by_speaker(tmp_path):
-    speakers = [*VCTK_TEST, *VCTK_VALIDATION, "p225", "p226", "p280", "p315"]
-    folder = "VCTK-Corpus-0.92/wav48_silence_trimmed"
-    touch(tmp_path, *(f"{folder}/{s}/{s}_001_mic{mic}.flac" for s in speakers for mic in (1, 2)))
+    write_vctk(tmp_path, [*VCTK_TEST, *VCTK_VALIDATION, "p225", "p226", "p280", "p315"])
     test = select(tmp_path, "test", "vctk")
     assert {item.group for item in test.items} == VCTK_TEST
     assert test.expected == 2937
@@ -48,6 +68,168 @@ def test_vctk_splits_by_speaker(tmp_path):
     train = select(tmp_path, "train", "vctk")
     assert [item.id for item in train.items] == ["p225_001_mic1", "p226_001_mic1"]
     assert train.expected is None
+
+
+def test_nuwave_validates_on_its_test_speakers(tmp_path):
+    write_vctk(tmp_path, [*VCTK_TEST, *VCTK_VALIDATION, "p225", "p280", "p315"])
+    options = {"corpus": "vctk", "division": "nuwave"}
+    assert groups(tmp_path, "train", **options) == {"p225", *VCTK_VALIDATION}
+    assert groups(tmp_path, "validation", **options) == groups(tmp_path, "test", **options) == VCTK_TEST
+    assert select(tmp_path, "test", **options).expected == 2937
+
+
+@pytest.mark.parametrize("release", ["0.92", "0.80", 0.92, 0.8])  # YAML reads numbers
+def test_kuleshov_divides_both_releases_alike(tmp_path, release):
+    speakers = [*KULESHOV_TEST, "p225", "p280", "p315", "p345"]
+    write_vctk(tmp_path, [*speakers, "s5"])
+    write_old_vctk(tmp_path, speakers)
+    options = {"corpus": "vctk", "division": "kuleshov", "release": release}
+    assert groups(tmp_path, "train", **options) == {"p225", "p280", "p315", "p345"}
+    assert groups(tmp_path, "validation", **options) == groups(tmp_path, "test", **options) == KULESHOV_TEST
+    assert [select(tmp_path, split, **options).expected for split in SPLITS] == [40_705, 3552, 3552]
+
+
+@pytest.mark.parametrize(("release", "ending"), [("0.92", "_mic1"), ("0.80", "")])
+def test_kuleshov_takes_eight_utterances_of_p225(tmp_path, release, ending):
+    write_vctk(tmp_path, ["p225", "p226"], range(350, 367))
+    write_old_vctk(tmp_path, ["p225", "p226"], range(350, 367))
+    options = {"corpus": "vctk", "division": "kuleshov_p225", "release": release}
+    test = [355, 356, 357, 358, 359, 363, 365, 366]
+    assert ids(tmp_path, "test", **options) == [f"p225_{number}{ending}" for number in test]
+    assert ids(tmp_path, "validation", **options) == ids(tmp_path, "test", **options)
+    rest = sorted(set(range(350, 367)) - set(test))
+    assert ids(tmp_path, "train", **options) == [f"p225_{number}{ending}" for number in rest]
+    assert [select(tmp_path, split, **options).expected for split in SPLITS] == [223, 8, 8]
+
+
+def test_king_divides_p228_by_utterance_whatever_the_release(tmp_path):
+    write_vctk(tmp_path, ["p228", "p229"], range(1, 366))
+    write_old_vctk(tmp_path, ["p228", "p229"], range(1, 366))
+    options = {"corpus": "vctk", "division": "king_p228"}
+    parts = [select(tmp_path, split, **options) for split in SPLITS]
+    assert [(len(part.items), part.expected) for part in parts] == [(321, 321), (22, 22), (22, 22)]
+    assert len({item.id for part in parts for item in part.items}) == 365
+    new = [item.id.removesuffix("_mic1") for item in parts[2].items]
+    assert ids(tmp_path, "test", release="0.80", **options) == new
+    assert [name + "_mic2" for name in new] == ids(tmp_path, "test", mic="mic2", **options)  # no twins apart
+
+
+def test_king_divides_all_speakers_by_speaker(tmp_path):
+    write_vctk(tmp_path, [f"p{number}" for number in range(225, 335)])
+    parts = [groups(tmp_path, split, corpus="vctk", division="king") for split in SPLITS]
+    assert [len(part) for part in parts] == [96, 7, 7]
+    assert len(set.union(*parts)) == 110
+
+
+def test_the_second_microphone_lacks_p280(tmp_path):
+    write_vctk(tmp_path, ["p225", "p280", "p362"])
+    (tmp_path / VCTK / "p362/p362_001_mic2.flac").unlink()
+    options = {"corpus": "vctk", "division": "kuleshov"}
+    assert ids(tmp_path, "train", **options) == ["p225_001_mic1", "p280_001_mic1"]
+    assert ids(tmp_path, "train", mic="mic2", **options) == ["p225_001_mic2"]
+    assert select(tmp_path, "train", mic="mic2", **options).expected is None
+    with pytest.raises(UserError, match="no files of its test split"):
+        select(tmp_path, "test", mic="mic2", **options)
+
+
+def test_a_missing_release_names_the_one_that_is_there(tmp_path):
+    write_old_vctk(tmp_path, ["p225"])
+    with pytest.raises(UserError, match=r"Release 0\.80 is there: set release=0\.80") as raised:
+        select(tmp_path, "train", "vctk")
+    assert "\n" not in str(raised.value)
+
+
+def write_voicebank(root: Path, folder: str, speakers) -> None:
+    touch(root, *(f"VoiceBank/clean_{folder}_wav/{s}_{take:03d}.wav" for s in speakers for take in (1, 2)))
+
+
+def test_voicebank_holds_two_speakers_out(tmp_path):
+    write_voicebank(tmp_path, "trainset_28spk", ["p226", "p227", "p228", "p287", "p361"])
+    write_voicebank(tmp_path, "testset", ["p232", "p257"])
+    options = {"corpus": "voicebank", "leave_out": "p36*"}
+    assert groups(tmp_path, "train", **options) == {"p227", "p228"}
+    assert groups(tmp_path, "validation", **options) == {"p226", "p287"}
+    assert ids(tmp_path, "test", **options) == ["p232_001", "p232_002", "p257_001", "p257_002"]
+    assert [select(tmp_path, split, **options).expected for split in SPLITS] == [11_572, None, 824]
+    assert groups(tmp_path, "train", corpus="voicebank") == {"p227", "p228", "p361"}
+
+
+def test_voicebank_has_three_sizes(tmp_path):
+    write_voicebank(tmp_path, "trainset_28spk", ["p226", "p227"])
+    more = {f"p{number}" for number in range(300, 356)}
+    write_voicebank(tmp_path, "trainset_56spk", more)
+    train, validation = (groups(tmp_path, split, corpus="voicebank", speakers=56) for split in SPLITS[:2])
+    assert (len(train), len(validation), train | validation) == (51, 5, more)
+    assert groups(tmp_path, "train", corpus="voicebank", speakers=84) == more | {"p227"}
+    assert groups(tmp_path, "validation", corpus="voicebank", speakers=84) == {"p226"}
+    assert select(tmp_path, "train", "voicebank", speakers=84).expected == 34_647
+
+
+def write_fma(root: Path, tracks) -> None:
+    touch(root, *(f"fma_small/{track // 1000:03d}/{track:06d}.mp3" for track in tracks))
+
+
+def test_fma_splits_as_its_table_says(tmp_path):
+    write_fma(tmp_path, [2, 5, 1003, 9000, 9999])
+    (tmp_path / "fma_metadata").mkdir()
+    with (tmp_path / "fma_metadata/tracks.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["", "artist", "artist", "set", "set"])
+        table.writerow(["", "bio", "id", "split", "subset"])
+        table.writerow(["track_id", "", "", "", ""])
+        table.writerow([2, "long\n" * 50_000, 1, "training", "small"])
+        table.writerow([5, "", 1, "training", "small"])
+        table.writerow([1003, "a, b", 7, "validation", "small"])
+        table.writerow([9000, "", 8, "test", "small"])
+        table.writerow([9001, "", 8, "test", "small"])
+    assert ids(tmp_path, "train", corpus="fma") == ["000002", "000005"]
+    assert groups(tmp_path, "train", corpus="fma") == {"artist1"}
+    assert ids(tmp_path, "validation", corpus="fma") == ["001003"]
+    test = select(tmp_path, "test", "fma", min_bandwidth=16_000)
+    assert (test.counts, test.min_bandwidth) == ("1 of 800 files, 1 groups", 16_000)
+
+
+def test_fma_needs_its_table(tmp_path):
+    write_fma(tmp_path, [2])
+    with pytest.raises(Missing, match=r"no folder .*fma_metadata\. .*fma_metadata\.zip"):
+        select(tmp_path, "train", "fma")
+    touch(tmp_path, "fma_metadata/tracks.csv")
+    with pytest.raises(UserError, match="no columns set/split and artist/id"):
+        select(tmp_path, "train", "fma")
+
+
+def test_cukaj_takes_some_tracks_of_fma_and_needs_no_table(tmp_path):
+    write_fma(tmp_path, range(300))
+    options = {"corpus": "fma", "division": "cukaj", "tracks": 200}
+    parts = [select(tmp_path, split, **options) for split in SPLITS]
+    assert [(len(part.items), part.expected) for part in parts] == [(160, 160), (20, 20), (20, 20)]
+    taken = {item.id for part in parts for item in part.items}
+    assert len(taken) == 200
+    assert max(taken) > "000250"  # not the first by name
+    assert [select(tmp_path, s, "fma", division="cukaj").expected for s in SPLITS] == [1600, 200, 200]
+
+
+def test_beethoven_splits_by_number(tmp_path):
+    numbers = [0, 9, 10, 3807, 3808, 4067, 4068, 4327, 4328]
+    touch(tmp_path, *(f"beethoven/{number}.wav" for number in numbers), "beethoven/readme.txt")
+    assert ids(tmp_path, "train", corpus="beethoven") == ["0", "9", "10", "3807"]
+    assert ids(tmp_path, "validation", corpus="beethoven") == ["3808", "4067"]
+    assert ids(tmp_path, "test", corpus="beethoven") == ["4068", "4327"]
+    assert [select(tmp_path, split, "beethoven").expected for split in SPLITS] == [3808, 260, 260]
+
+
+def test_musdb_validates_on_the_tracks_of_its_package(tmp_path):
+    from torchaudio.datasets.musdb_hq import _VALIDATION_SET
+
+    tracks = ["A - B", *_VALIDATION_SET]
+    touch(
+        tmp_path, *(f"musdb18hq/train/{track}/{stem}.wav" for track in tracks for stem in ("mixture", "bass"))
+    )
+    touch(tmp_path, "musdb18hq/test/C - D/mixture.wav")
+    assert ids(tmp_path, "train", corpus="musdb18hq") == ["A - B/mixture"]
+    assert groups(tmp_path, "validation", corpus="musdb18hq", stem="bass") == set(_VALIDATION_SET)
+    assert ids(tmp_path, "test", corpus="musdb18hq") == ["C - D/mixture"]
+    assert [select(tmp_path, split, "musdb18hq").expected for split in SPLITS] == [86, 14, 50]
 
 
 def test_esc50_splits_by_fold(tmp_path):
@@ -62,28 +244,29 @@ def test_esc50_splits_by_fold(tmp_path):
     assert test.expected == 400
 
 
+def everything(root: Path, **options) -> list[tuple[str, str]]:
+    found = [item for split in SPLITS for item in select(root, split, **options).items]
+    return sorted((item.id, item.group) for item in found)
+
+
 def test_folder_takes_subfolders_and_loose_files_as_groups(tmp_path):
-    touch(
-        tmp_path,
-        "speech/a/1.wav",
-        "speech/a/x/2.FLAC",
-        "speech/b/1.mp3",
-        "speech/c.ogg",
-        "speech/a/notes.txt",
-    )
-    found = select(tmp_path, "test", "folder", path="speech", everything=True)
-    assert [(item.id, item.group) for item in found.items] == [
-        ("a/1", "a"),
-        ("a/x/2", "a"),
-        ("b/1", "b"),
-        ("c", "c"),
-    ]
+    files = ("a/1.wav", "a/x/2.FLAC", "b/1.mp3", "c.ogg", "a/notes.txt")
+    touch(tmp_path, *(f"speech/{file}" for file in files))
+    expected = [("a/1", "a"), ("a/x/2", "a"), ("b/1", "b"), ("c", "c")]
+    assert everything(tmp_path, corpus="folder", path="speech") == expected
 
 
-def test_folder_leaves_groups_out(tmp_path):
-    touch(tmp_path, *(f"speech/{name}/1.wav" for name in ("p232", "vctk_a", "paul", "ann")))
-    options = {"corpus": "folder", "path": "speech", "leave_out": ["p[0-9]*", "vctk_*"]}
-    assert groups(tmp_path, "train", everything=True, **options) == {"paul", "ann"}
+def test_files_of_one_name_stay_apart(tmp_path):
+    touch(tmp_path, *(f"speech/{file}" for file in ("a/1.wav", "a/1.flac", "b/1.wav", "c/1.wav")))
+    names = [id_ for id_, _ in everything(tmp_path, corpus="folder", path="speech")]
+    assert names == ["a/1.flac", "a/1.wav", "b/1", "c/1"]
+
+
+@pytest.mark.parametrize("leave_out", [["p[0-9]*", "vctk_*"], "[pv][0-9c]*"])
+def test_folder_leaves_groups_out(tmp_path, leave_out):
+    touch(tmp_path, *(f"speech/{name}/1.wav" for name in ("p232", "vctk_a", "paul", "ann", "mia")))
+    found = everything(tmp_path, corpus="folder", path="speech", leave_out=leave_out)
+    assert {group for _, group in found} == {"paul", "ann", "mia"}
 
 
 def test_folder_splits_are_disjoint(tmp_path):
@@ -105,27 +288,174 @@ def test_audiostock_takes_the_listed_tracks_for_test_only(tmp_path):
 
 def test_audiostock_has_a_stand_in_that_says_so(tmp_path):
     touch(tmp_path, *(f"music/s{source}/1.wav" for source in range(5)))
-    options = {"path": "music", "everything": True, "min_bandwidth": 20_000}
+    options = {"path": "music", "min_bandwidth": 20_000}
     found = select(tmp_path, "test", "audiostock", stand_in=options)
-    assert (found.corpus, len(found.items), found.stand_in) == ("music", 5, True)
+    assert (found.corpus, len(found.items), found.stand_in) == ("music", 1, True)
     assert found.min_bandwidth == 20_000
-    assert found.counts == "5 of 100 files, 5 groups, stand-in"
+    assert found.counts == "1 of 100 files, 1 groups, stand-in"
+    with pytest.raises(UserError, match="stand_in, has no option everything: one of path"):
+        select(tmp_path, "test", "audiostock", stand_in={"path": "music", "everything": True})
+
+
+def encoded(seconds: float, format: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.sin(np.arange(int(8000 * seconds))) / 2, 8000, format=format)
+    return file.getvalue()
+
+
+def put_on_the_hub(path: Path, **splits: list[str]) -> None:
+    """A dataset of parquet files: one row a speaker's name, recordings in bytes, as the hub has them."""
+    import datasets
+
+    for split, speakers in splits.items():
+        content = encoded(0.3, "FLAC")
+        rows = [{"clip": {"bytes": content, "path": None}, "speaker": name} for name in speakers]
+        path.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list(rows).to_parquet(path / f"{split}-00000-of-00001.parquet")
+
+
+@pytest.fixture
+def at_the_hub(tmp_path, monkeypatch):
+    """`load_dataset` takes a folder of this name below the working directory for a dataset of the hub."""
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "data"
+
+
+CLIPS = {"corpus": "hub", "id": "some/clips", "audio": "clip", "group": "speaker"}
+
+
+def test_the_hub_is_asked_only_where_that_is_allowed(at_the_hub):
+    put_on_the_hub(Path("some/clips"), train=["a", "b", "c"])
+    with pytest.raises(Missing, match=r"corpus some/clips: no folder .*data\.download=true fetches it"):
+        Library(str(at_the_hub), "stores").select("train", **CLIPS)
+    assert not list(at_the_hub.iterdir())
+
+
+def test_the_hubs_recordings_are_written_once_and_read_as_files(at_the_hub):
+    put_on_the_hub(Path("some/clips"), train=["ann", "../bob", "c/d", "ann"], validation=["eve"], test=["f"])
+    library = Library(str(at_the_hub), "stores", download=True, workers=1, report=lambda line: None)
+    store, selection = library.store(8000, "train", **CLIPS)
+    assert sorted(zip(store.ids, store.groups, strict=True)) == [
+        ("train/0000000", "ann"),
+        ("train/0000001", "_bob"),
+        ("train/0000002", "c_d"),
+        ("train/0000003", "ann"),
+    ]
+    assert {len(wave) for wave in store.waves} == {2400}
+    assert {item.path.suffix for item in selection.items} == {".flac"}
+    assert (selection.corpus, selection.expected) == ("some/clips", None)
+    folder = at_the_hub / "hub/some--clips/clip-speaker"
+    assert {path.parts[0] for path in (item.path.relative_to(folder) for item in selection.items)} == {
+        "train"
+    }
+    assert ids(at_the_hub, "validation", **CLIPS) == ["validation/0000000"]
+    assert ids(at_the_hub, "test", **CLIPS) == ["test/0000000"]
+    outside = [path for path in at_the_hub.rglob("*") if path.is_file() and folder not in path.parents]
+    assert [path.name for path in outside] == ["clip-speaker.lock"]
+
+
+def test_splits_that_the_hub_lacks_come_from_its_train_split(at_the_hub):
+    people = [f"speaker{number}" for number in range(20)]
+    put_on_the_hub(Path("some/clips"), train=people)
+    put_on_the_hub(Path("other/clips"), train=people, test=["x"])
+    fetch_hub(at_the_hub / "hub/some--clips/clip-speaker", "some/clips", None, "clip", "speaker")
+    fetch_hub(at_the_hub / "hub/other--clips/clip", "other/clips", None, "clip", None)
+    parts = [groups(at_the_hub, split, **CLIPS) for split in SPLITS]
+    assert [len(part) for part in parts] == [14, 2, 4]
+    assert set.union(*parts) == set(people)
+    rows = [ids(at_the_hub, split, corpus="hub", id="other/clips", audio="clip") for split in SPLITS]
+    assert [len(part) for part in rows] == [18, 2, 1]
+    assert len({id_ for part in rows for id_ in part}) == 21
+
+
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+def test_a_recording_without_a_name_is_named_by_its_content(format):
+    assert suffix_of({"path": None}, encoded(0.3, format)) == f".{format.lower()}"
+    assert suffix_of({"path": "x/a.MP3"}, b"") == ".mp3"
+    assert suffix_of({"path": None}, b"no audio") == ".wav"
 
 
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"corpus": "vctk"}, "https://datashare"),
-        ({"corpus": "esc50"}, "https://github.com"),
-        ({"corpus": "audiostock"}, "tracks.txt"),
-        ({"corpus": "folder", "path": "speech"}, "Put audio into speech/"),
-        ({"corpus": "vtck"}, "one of vctk"),
+        ({"audio": "clop"}, "no column clop on the hub: one of clip, speaker"),
+        ({"audio": "speaker"}, "its column speaker holds no audio"),
+        ({"id": "clips"}, "an id is owner/name"),
+        ({"id": "../some/clips"}, "an id is owner/name"),
+        ({"config": "large"}, "could not be fetched from the hub: .*large"),
     ],
 )
-def test_missing_corpora_say_in_one_line_what_to_do(tmp_path, options, what):
+def test_what_the_hub_does_not_have_leaves_nothing_behind(at_the_hub, options, what):
+    put_on_the_hub(Path("some/clips"), train=["a", "b", "c"])
+    with pytest.raises(UserError, match=what) as raised:
+        Library(str(at_the_hub), "stores", download=True).select(
+            "train", **(CLIPS | {"group": None} | options)
+        )
+    assert "\n" not in str(raised.value)
+    with pytest.raises(UserError):
+        select(at_the_hub, "train", **(CLIPS | {"group": None} | options))
+    assert all(path.suffix == ".lock" for path in at_the_hub.rglob("*") if path.is_file())
+
+
+def test_a_corpus_may_lie_elsewhere(tmp_path, monkeypatch):
+    touch(tmp_path, *(f"home/speech/{name}/1.wav" for name in "abc"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    found = select(tmp_path, "train", "folder", path="speech", root="~")
+    assert [item.path.parents[1] for item in found.items] == [tmp_path / "home/speech"]
+    with pytest.raises(UserError, match="corpus vctk: root=/nowhere/at/all: no such folder"):
+        select(tmp_path, "train", "vctk", root="/nowhere/at/all")
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (
+            {"corpus": "vctk", "mike": 1},
+            "corpus vctk has no option mike: one of division, release, mic, root",
+        ),
+        ({"corpus": "folder"}, "corpus folder needs the option path"),
+        ({"corpus": "vctk", "division": "ours"}, "division=ours: one of ssr_eval, nuwave"),
+        ({"corpus": "vctk", "release": 0.93}, r"release=0\.93: one of 0\.92, 0\.80"),
+        ({"corpus": "vctk", "mic": "mic2", "release": 0.8}, "mic=mic2: one of mic1"),
+        ({"corpus": "voicebank", "speakers": 30}, "speakers=30: one of 28, 56, 84"),
+        ({"corpus": "fma", "size": "large"}, "size=large: one of small, medium"),
+        ({"corpus": "fma", "division": "random"}, "division=random: one of official, cukaj"),
+        ({"corpus": "musdb18hq", "stem": "piano"}, "stem=piano: one of mixture"),
+    ],
+)
+def test_unknown_options_name_the_known_ones(tmp_path, options, what):
     with pytest.raises(UserError, match=what) as raised:
         select(tmp_path, "test", **options)
     assert "\n" not in str(raised.value)
+
+
+WHERE = {
+    "vctk": "https://datashare.ed.ac.uk/handle/10283/3443",
+    "voicebank": "https://datashare.ed.ac.uk/handle/10283/2791",
+    "fma": "https://github.com/mdeff/fma",
+    "beethoven": "https://huggingface.co/datasets/krandiash/beethoven",
+    "musdb18hq": "https://zenodo.org/records/3338373",
+    "audiostock": "tracks.txt",
+    "esc50": "https://github.com/karolpiczak/ESC-50",
+    "folder": "Put audio into speech/",
+    "hub": "data.download=true fetches it",
+}
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_missing_corpora_say_in_one_line_what_to_do(tmp_path, corpus):
+    needed = {"folder": {"path": "speech"}, "hub": {"id": "some/clips"}}
+    with pytest.raises(UserError) as raised:
+        select(tmp_path, "test", corpus, **needed.get(corpus, {}))
+    assert WHERE[corpus] in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_corpus_names_the_known_ones(tmp_path):
+    with pytest.raises(UserError, match="unknown corpus vtck: one of vctk, voicebank"):
+        select(tmp_path, "test", "vtck")
 
 
 def test_listed_tracks_must_be_there(tmp_path):
@@ -173,3 +503,35 @@ def test_shared_esc50_is_a_part_of_fold_5():
     assert select(SHARED, "test", "esc50").counts == "55 of 400 files, 1 groups"
     with pytest.raises(UserError, match="train split"):
         select(SHARED, "train", "esc50")
+
+
+@with_shared
+def test_shared_vctk_is_divided_in_every_way():
+    counts = {
+        "nuwave": ["11 of any number files, 9 groups", "20 of 2,937 files, 4 groups"],
+        "kuleshov": ["8 of 40,705 files, 7 groups", "23 of 3,552 files, 6 groups"],
+        "kuleshov_p225": ["1 of 223 files, 1 groups", "1 of 8 files, 1 groups"],
+    }
+    for division, (train, test) in counts.items():
+        found = [select(SHARED, split, "vctk", division=division).counts for split in SPLITS]
+        assert found == [train, test, test]
+
+
+@with_shared
+def test_shared_voicebank_has_its_test_speakers():
+    assert groups(SHARED, "test", corpus="voicebank") == {"p232", "p257"}
+    assert groups(SHARED, "validation", corpus="voicebank") == {"p226"}
+    tested = groups(SHARED, "test", corpus="vctk")
+    assert tested & groups(SHARED, "train", corpus="voicebank")  # why there is leave_out
+    assert not tested & groups(SHARED, "train", corpus="voicebank", leave_out=sorted(tested))
+
+
+@with_shared
+def test_shared_fma_is_decoded_from_mp3(tmp_path):
+    from datamodules.store import prepare
+
+    test = select(SHARED, "test", "fma", division="cukaj")
+    assert test.counts == "4 of 200 files, 4 groups"
+    store = prepare(test.items, 44_100, tmp_path, "fma")
+    assert (len(store), store.left_out) == (4, {})
+    assert max(store.bandwidths) < 20_000

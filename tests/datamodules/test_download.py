@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from datamodules import download as module
-from datamodules.corpora import CORPORA, select
-from datamodules.download import BY_HAND, DOWNLOADS, Download, download, extract, fetch
+from datamodules.corpora import Missing
+from datamodules.download import DOWNLOADS, Download, extract, fetch
+from datamodules.library import Library
 from signals.errors import UserError
 
 CONTENT = bytes(range(256)) * 20_000  # five blocks
@@ -179,25 +180,68 @@ def test_a_folder_is_never_unpacked_over(tmp_path):
         extract(zipped(tmp_path / "a.zip", {"a": b""}), tmp_path / "folder")
 
 
+def test_a_sha1_is_a_checksum_too(server, tmp_path):
+    fetch(f"{server.url}/file", tmp_path / "file", hashlib.sha1(CONTENT).hexdigest())
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    with pytest.raises(UserError, match="checksum"):
+        fetch(f"{server.url}/file", tmp_path / "other", hashlib.sha1(b"other").hexdigest())
+
+
+def test_a_folder_of_the_same_name_in_the_archive_is_the_folder(tmp_path):
+    extract(zipped(tmp_path / "a.zip", {"fma_small/000/1.mp3": b"1"}), tmp_path / "fma_small")
+    assert (tmp_path / "fma_small/000/1.mp3").read_bytes() == b"1"
+    extract(zipped(tmp_path / "b.zip", {"b/1": b"1", "c": b"2"}), tmp_path / "b")
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["b", "c"]
+
+
+def served(server, monkeypatch, folder: str, archive: Path) -> None:
+    """From now on `folder` is to be had as this archive, from the server of this test."""
+    server.content = archive.read_bytes()
+    url = f"{server.url}/{DOWNLOADS[folder].url.rsplit('/', 1)[-1]}"
+    monkeypatch.setitem(module.DOWNLOADS, folder, Download(url, hashlib.sha256(server.content).hexdigest()))
+
+
 def test_vctk_is_found_where_it_was_downloaded(server, tmp_path, monkeypatch):
     name = "wav48_silence_trimmed/p360/p360_001_mic1.flac"
-    server.content = zipped(tmp_path / "made.zip", {name: b"", "txt/p360/p360_001.txt": b""}).read_bytes()
-    sha256 = hashlib.sha256(server.content).hexdigest()
-    local = Download(f"{server.url}/VCTK-Corpus-0.92.zip", sha256, DOWNLOADS["vctk"].folder)
-    monkeypatch.setitem(module.DOWNLOADS, "vctk", local)
+    archive = zipped(tmp_path / "made.zip", {name: b"", "txt/p360/p360_001.txt": b""})
+    served(server, monkeypatch, "VCTK-Corpus-0.92", archive)
     root = tmp_path / "root"
-    download("vctk", root)
-    download("vctk", root)
+    root.mkdir()
+    with pytest.raises(Missing, match=r"VCTK-Corpus-0\.92"):
+        Library(str(root), "unused").select("test", corpus="vctk")
+    assert server.asked == []
+    for _ in range(2):
+        found = Library(str(root), "unused", download=True).select("test", corpus="vctk")
+        assert [item.id for item in found.items] == ["p360_001_mic1"]
     assert server.asked == [None]
-    assert [item.id for item in select(root, "test", "vctk").items] == ["p360_001_mic1"]
     assert not (root / "VCTK-Corpus-0.92.zip").exists()
 
 
-def test_every_corpus_can_be_downloaded_or_says_why_not(tmp_path):
-    assert {*DOWNLOADS, *BY_HAND} == set(CORPORA)
-    for corpus in BY_HAND:
-        with pytest.raises(UserError, match="cannot be downloaded") as raised:
-            download(corpus, tmp_path)
-        assert "\n" not in str(raised.value)
-    with pytest.raises(UserError, match="unknown corpus vtck"):
-        download("vtck", tmp_path)
+def test_all_that_a_corpus_lacks_is_fetched_below_its_own_root(server, tmp_path, monkeypatch):
+    table = ",set,artist\n,split,id\ntrack_id,,\n2,test,1\n"
+    served(
+        server, monkeypatch, "fma_metadata", zipped(tmp_path / "m.zip", {"fma_metadata/tracks.csv": table})
+    )
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    data.mkdir()
+    (elsewhere / "fma_small/000").mkdir(parents=True)
+    (elsewhere / "fma_small/000/000002.mp3").touch()
+    library = Library(str(data), "unused", download=True)
+    found = library.select("test", corpus="fma", root=str(elsewhere))
+    assert [item.id for item in found.items] == ["000002"]
+    assert server.asked == [None]
+    assert not list(data.iterdir())
+
+
+def test_what_cannot_be_downloaded_says_where_it_is(tmp_path):
+    with pytest.raises(Missing, match=r"https://github\.com/karolpiczak/ESC-50"):
+        Library(str(tmp_path), "unused", download=True).select("test", corpus="esc50")
+    with pytest.raises(Missing, match=r"VCTK-Corpus\.tar\.gz"):  # 11 GB of another release would not help
+        Library(str(tmp_path), "unused", download=True).select("test", corpus="vctk", release="0.80")
+
+
+def test_checksums_are_those_of_torchaudio():
+    from torchaudio.datasets import musdb_hq, vctk
+
+    assert vctk._CHECKSUMS[DOWNLOADS["VCTK-Corpus-0.92"].url] == DOWNLOADS["VCTK-Corpus-0.92"].checksum
+    assert DOWNLOADS["musdb18hq"] == (musdb_hq._URL, musdb_hq._CHECKSUM)

@@ -1,0 +1,79 @@
+"""Any folder of audio, and ESC-50."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from datamodules.corpora.selection import (
+    AUDIO_SUFFIXES,
+    Item,
+    Selection,
+    audio_below,
+    demand,
+    split_groups,
+    without,
+)
+from datamodules.demo_corpus import is_demo
+from signals.errors import UserError
+
+# Any folder -----------------------------------------------------------------------------------------------
+
+
+def folder(
+    root: Path, split: str, path: str, leave_out: str | Iterable[str] = (), min_bandwidth: float = 0
+) -> Selection:
+    """`path` below `root`, one subfolder a speaker (or source); files beside them form groups of their own.
+
+    leave_out: patterns of groups to leave out (speakers that are test speakers elsewhere). min_bandwidth: Hz.
+    """
+    base = demand(
+        root / path,
+        path,
+        f"Put audio into {path}/<speaker or source>/ below data.root={root}, or choose other parts.",
+    )
+    files = {file: file.relative_to(base) for file in audio_below(base)}
+    names = Counter(inside.with_suffix("") for inside in files.values())
+    items = []
+    for file, inside in files.items():
+        group = inside.parts[0] if len(inside.parts) > 1 else inside.stem
+        id_ = inside.with_suffix("") if names[inside.with_suffix("")] == 1 else inside  # a.wav beside a.flac
+        items.append(Item(file, id_.as_posix(), group))
+    items = without(items, leave_out)
+    if not items:
+        raise UserError(f"corpus {path}: no audio ({', '.join(sorted(AUDIO_SUFFIXES))}) below {base}.")
+    groups = {item.group for item in items}
+    if len(groups) < 3:
+        raise UserError(f"corpus {path}: a split needs three subfolders (speakers or sources) below {base}.")
+    chosen = split_groups(groups, split)
+    return Selection(
+        path,
+        split,
+        tuple(item for item in items if item.group in chosen),
+        None,
+        stand_in=is_demo(root),
+        min_bandwidth=min_bandwidth,
+    )
+
+
+# ESC-50 ---------------------------------------------------------------------------------------------------
+
+ESC50_WHERE = "ESC-50 is at https://github.com/karolpiczak/ESC-50: unpack it as ESC-50/ below data.root."
+ESC50_FOLDS = {"train": (1, 2, 3), "validation": (4,), "test": (5,)}  # AudioSR tests on fold 5
+
+
+def esc50(root: Path, split: str) -> Selection:
+    """ESC-50 by its folds, which keep clips of one recording together: 5 is test, 400 clips a fold."""
+    base = demand(root / "ESC-50", "esc50", ESC50_WHERE)
+    table = base / "meta" / "esc50.csv"
+    if not table.is_file():
+        raise UserError(f"corpus esc50: no {table}. {ESC50_WHERE}")
+    folds = ESC50_FOLDS[split]
+    with table.open(newline="") as lines:
+        reader = csv.DictReader(lines)
+        if not {"filename", "fold"} <= set(reader.fieldnames or ()):
+            raise UserError(f"corpus esc50: {table} has no columns filename and fold. {ESC50_WHERE}")
+        rows = [row for row in reader if row["fold"] in map(str, folds)]
+    items = [Item(base / "audio" / r["filename"], Path(r["filename"]).stem, f"fold{r['fold']}") for r in rows]
+    present = tuple(sorted((item for item in items if item.path.is_file()), key=lambda item: item.id))
+    return Selection("esc50", split, present, 400 * len(folds), stand_in=is_demo(root))
