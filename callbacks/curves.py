@@ -1,18 +1,46 @@
-"""Loss curves of a run, from the CSV files that its logger wrote (one an attempt, if it was resumed)."""
+"""Loss curves of a run: written line by line while it trains, drawn when it is finished."""
 
-import csv
+from collections.abc import Mapping
 from pathlib import Path
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+
+class CurveLogger(Logger):
+    """Appends lines of step, metric and value to `curves.csv` in `folder`; a resumed run repeats some.
+
+    Every line begins with its newline: what a killed process left of one spoils no other.
+    """
+
+    name, version = "curves", ""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.path = folder / "curves.csv"
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if not self.path.exists():
+            self.path.write_text("step,metric,value")
+        lines = [f"\n{step},{name},{value}" for name, value in metrics.items() if name != "epoch"]
+        with self.path.open("a") as file:
+            file.write("".join(lines))
+
+    def log_hyperparams(self, *args, **kwargs) -> None:
+        """They are in `config.yaml`."""
 
 
 def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """metric -> (step, value) over all attempts; a later attempt replaces what it repeats."""
+    """metric -> (step, value); a later line replaces what it repeats."""
     curves: dict[str, dict[int, float]] = {}
-    for file in sorted(folder.glob("curves/*/metrics.csv")):
-        with file.open(newline="") as lines:
-            for row in csv.DictReader(lines):
-                for name, value in row.items():
-                    if value and name not in ("epoch", "step"):
-                        curves.setdefault(name, {})[int(row["step"])] = float(value)
+    path = folder / "curves.csv"
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            step, name, value = line.split(",")
+            curves.setdefault(name, {})[int(step)] = float(value)
+        except ValueError:  # the header, or a line that was cut off
+            continue
     return {name: sorted(points.items()) for name, points in curves.items()}
 
 

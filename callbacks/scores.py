@@ -1,6 +1,6 @@
 """Scores of a test, file by file, and the recordings one wants to hear and see."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning
@@ -11,26 +11,38 @@ from signals.metrics import METRICS
 from signals.types import Pair, Signal
 
 
-class Scores(lightning.Callback):
-    """Scores every estimate of a test by named metrics: `files[id] = {metric: value}`.
+def score(
+    metrics: Mapping[str, str], estimate: Signal, reference: Signal, cutoff: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    """Scores [B] by printed name. metrics: what computes each name, as `{"LSD": "lsd_nuwave"}`."""
+    return {
+        f"{name}{suffix}": values
+        for name, metric in metrics.items()
+        for suffix, values in METRICS[metric](estimate, reference, cutoff).items()
+    }
 
-    bits: word length in which the estimate is stored before it is scored (None: float). seconds and audio
-    seconds are counted for the real-time factor.
+
+class Scores(lightning.Callback):
+    """Scores every estimate of a test: `files[id] = {name: value}`.
+
+    metrics: what computes each printed name, as in `score`. bits: word length in which the estimate is stored
+    before it is scored (None: float). Seconds of audio are counted for the real-time factor.
     """
 
-    def __init__(self, metrics: Sequence[str], bits: int | None = None):
+    def __init__(self, metrics: Mapping[str, str], bits: int | None = None):
         self.metrics, self.bits = metrics, bits
         self.files: dict[str, dict[str, float]] = {}
         self.audio_seconds = 0.0
 
     def on_test_batch_end(self, trainer, module, estimate: Signal, pair: Pair, batch_idx, dataloader_idx=0):
+        self.add(estimate, pair)
+
+    def add(self, estimate: Signal, pair: Pair) -> None:
         if self.bits:
             steps = 2 ** (self.bits - 1)
             stored = (estimate.wave * steps).round().clamp(-steps, steps - 1) / steps
             estimate = estimate._replace(wave=stored)
-        scores: dict[str, torch.Tensor] = {}
-        for name in self.metrics:
-            scores |= METRICS[name](estimate, pair.high, pair.cutoff)
+        scores = score(self.metrics, estimate, pair.high, pair.cutoff)
         table = {name: values.tolist() for name, values in scores.items()}
         for row, id_ in enumerate(pair.ids):
             self.files[id_] = {name: values[row] for name, values in table.items()}
@@ -38,7 +50,11 @@ class Scores(lightning.Callback):
 
 
 class Showcase(lightning.Callback):
-    """Keeps audio (FLAC) and one picture of spectrograms of the recordings named in `ids`, below `folder`."""
+    """Keeps audio and a picture of spectrograms of the recordings named in `ids`, below `folder`.
+
+    In `input/`, `estimate/` and `reference/`, as WAV of 32-bit floats: nothing is clipped, what was scored
+    can be scored again, and another system can run on the same inputs.
+    """
 
     def __init__(self, folder: Path, ids: Sequence[str]):
         self.folder, self.ids = folder, set(ids)
@@ -62,10 +78,10 @@ class Showcase(lightning.Callback):
     def keep(self, id_: str, waves: dict[str, tuple[np.ndarray, int]]) -> None:
         import soundfile
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = id_.replace("/", "_")
         for kind, (wave, rate) in waves.items():
-            soundfile.write(self.folder / f"{name}.{kind}.flac", np.clip(wave, -1, 1), rate, subtype="PCM_24")
+            (self.folder / kind).mkdir(parents=True, exist_ok=True)
+            soundfile.write(self.folder / kind / f"{name}.wav", wave, rate, subtype="FLOAT")
         draw_spectrograms(self.folder / f"{name}.png", waves, id_)
 
 
@@ -86,7 +102,7 @@ def draw_spectrograms(path: Path, waves: dict[str, tuple[np.ndarray, int]], titl
     figure = Figure(figsize=(4 * len(waves) + 1, 3.6))
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(waves), sharey=True)
-    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.14, top=0.84, wspace=0.06)
+    figure.subplots_adjust(left=0.06, right=0.94, bottom=0.14, top=0.84, wspace=0.06)
     for axis, (kind, (hertz, seconds, level)) in zip(axes, levels.items(), strict=True):
         image = axis.imshow(
             level,
@@ -99,6 +115,6 @@ def draw_spectrograms(path: Path, waves: dict[str, tuple[np.ndarray, int]], titl
         )
         axis.set(title=kind, xlabel="s", ylim=(0, top))
     axes[0].set_ylabel("kHz")
-    figure.colorbar(image, ax=axes, label="dB", pad=0.01, fraction=0.03)
+    figure.colorbar(image, ax=axes, label="dB", pad=0.01, fraction=0.02)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=80)

@@ -5,105 +5,338 @@ low-resolution signal at its own rate (never interpolated back) with its true ba
 comes from the item's seed alone. `margin` samples on each side of a window are read for it and cropped after.
 """
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import numpy as np
+import soundfile
 import torch
+import torchaudio.functional
 from torch import Tensor
 
 from signals.errors import UserError
-from signals.filters import boxcar, design, sosfilt, stft_hard
-from signals.resampling import resample, resampled_length
+from signals.filters import Lowpass, boxcar, lowpass, stft_hard
+from signals.resampling import hann_sinc, resample, resampled_length
 from signals.types import Signal, silence_padding
+
+# Longer than any filter here rings, and on the grid of ratios of 2, 3, 4, 6, 8, 9, 12, and of 44.1 to 16 kHz.
+MARGIN = 3528
 
 
 class Identity:
-    """Full band in, full band out: for stages that learn from recordings alone."""
+    """Full band in, full band out: for stages that learn from recordings alone. cutoff: Hz, where known."""
 
     margin = 0
 
+    def __init__(self, cutoff: float | None = None):
+        self.cutoff = cutoff
+
     def __call__(self, high: Signal, seeds: Tensor) -> tuple[Signal, Tensor]:
-        return high, torch.full((len(high.wave),), high.rate / 2, device=high.wave.device)
+        return high, edges(high, self.cutoff or high.rate / 2)
 
 
 class RandomLowpass:
     """AudioSR's training simulation (Liu et al. 2023, Section 3.1): a random low-pass at the full rate.
 
-    cutoff: range in Hz, uniform. order: range, uniform. kinds: equally likely. The paper says no more; ours:
-    filters run zero-phase (as in NVSR, which the paper follows), so the low band stays aligned, and `boxcar`
-    is the ideal rectangular response.
+    cutoff: range in Hz, uniform, or one. order: range, uniform. kinds: equally likely. The paper says no
+    more; ours: filters run zero-phase (as in NVSR, which the paper follows), so the low band stays aligned,
+    and `boxcar` is the ideal rectangular response.
     """
 
     def __init__(
         self,
-        cutoff: tuple[float, float] = (2000, 16000),
+        cutoff: tuple[float, float] | float = (2000, 16000),
         order: tuple[int, int] = (2, 10),
         kinds: tuple[str, ...] = ("chebyshev", "elliptic", "butterworth", "boxcar"),
         margin: int = 2048,
     ):
-        self.cutoff, self.order, self.kinds, self.margin = cutoff, order, kinds, margin
+        self.cutoff = (cutoff, cutoff) if isinstance(cutoff, int | float) else cutoff
+        self.order, self.kinds, self.margin = order, kinds, margin
 
-    def draw(self, seed: int) -> tuple[str, int, float]:
-        """Kind, order and cut-off in Hz of the item with this seed."""
+    def draw(self, seed: int) -> Lowpass:
+        """The filter of the item with this seed."""
         rng = np.random.default_rng(seed)
         kind = self.kinds[rng.integers(len(self.kinds))]
-        return kind, int(rng.integers(self.order[0], self.order[1] + 1)), float(rng.uniform(*self.cutoff))
+        order = int(rng.integers(self.order[0], self.order[1] + 1))
+        return Lowpass(kind, order, float(rng.uniform(*self.cutoff)))
 
     def __call__(self, high: Signal, seeds: Tensor) -> tuple[Signal, Tensor]:
         drawn = [self.draw(seed) for seed in seeds.tolist()]
-        cutoff = torch.tensor([hertz for *_, hertz in drawn], device=high.wave.device)
-        ideal = [row for row, (kind, *_) in enumerate(drawn) if kind == "boxcar"]
-        iir = [row for row, (kind, *_) in enumerate(drawn) if kind != "boxcar"]
+        cutoff = torch.tensor([each.cutoff for each in drawn], device=high.wave.device)
+        ideal = [row for row, each in enumerate(drawn) if each.kind == "boxcar"]
+        iir = [row for row, each in enumerate(drawn) if each.kind != "boxcar"]
         low = torch.empty_like(high.wave)
         if ideal:
             low[ideal] = boxcar(high.wave[ideal], cutoff[ideal], high.rate)
         if iir:
-            sections = [design(*drawn[row], high.rate) for row in iir]
-            low[iir] = sosfilt(high.wave[iir], sections, zero_phase=True)
+            filters = [drawn[row] for row in iir]
+            low[iir] = lowpass(high.wave[iir], filters, high.rate, zero_phase=True)
         return Signal(silence_padding(low, high.lengths), high.rate, high.lengths), cutoff
 
 
 class _At:
-    """A degradation to one cut-off in Hz, made at `rate` Hz (the recording's own where None)."""
+    """A degradation to one cut-off in Hz.
 
-    margin = 0
+    rate: Hz, what the recording is brought to first (None: its own). margin: samples of the recording on each
+    side of a window, a multiple of what lies on both rates' grids (None: enough to hear nothing of the cut).
+    """
 
-    def __init__(self, cutoff: float, rate: int | None = None):
+    needs = MARGIN
+
+    def __init__(self, cutoff: float, rate: int | None = None, margin: int | None = None):
         self.cutoff, self.rate = cutoff, rate
+        self.margin = self.needs if margin is None else margin
 
     def __call__(self, high: Signal, seeds: Tensor) -> tuple[Signal, Tensor]:
-        rate = self.rate or high.rate
-        lengths = resampled_length(high.lengths, high.rate, rate)
-        cutoff = torch.full((len(high.wave),), float(self.cutoff), device=high.wave.device)
-        low = self.lowpass(Signal(resample(high.wave, high.rate, rate), rate, lengths), cutoff)
-        return low._replace(wave=silence_padding(low.wave, low.lengths)), cutoff
+        low = self.lowered(resampled(high, self.rate or high.rate))
+        return low._replace(wave=silence_padding(low.wave, low.lengths)), edges(low, self.cutoff)
 
-    def lowpass(self, high: Signal, cutoff: Tensor) -> Signal:
+    def lowered(self, high: Signal) -> Signal:
         raise NotImplementedError
 
 
 class StftHard(_At):
-    """ssr_eval's recommended input: STFT bins from the cut-off up are zeroed; the rate stays."""
+    """STFT bins from the cut-off up are zeroed.
 
-    def lowpass(self, high: Signal, cutoff: Tensor) -> Signal:
-        return high._replace(wave=stft_hard(high.wave, cutoff, high.rate))
+    As given, ssr_eval's recommended input, at the full rate. With n_fft=1024, hop=256 and `decimate`, which
+    keeps every r-th sample, NU-Wave's (Lee and Han 2021, as their code has it).
+    """
+
+    def __init__(self, cutoff: float, n_fft: int = 2048, hop: int = 441, decimate: bool = False, **options):
+        super().__init__(cutoff, **options)
+        self.n_fft, self.hop, self.decimate = n_fft, hop, decimate
+
+    def lowered(self, high: Signal) -> Signal:
+        edge = edges(high, self.cutoff)
+        low = high._replace(wave=stft_hard(high.wave, edge, high.rate, self.n_fft, self.hop))
+        return every(low, self.cutoff) if self.decimate else low
+
+
+class Butterworth(_At):
+    """A Butterworth filter with its edge at the cut-off (-3 dB, zero-phase -6 dB), then every r-th sample.
+
+    Causal, King et al.'s input, which lags behind by the filter's delay; zero-phase, the same without it.
+    decimate: whether the rate becomes twice the cut-off, or stays.
+    """
+
+    def __init__(self, cutoff: float, order: int = 8, causal: bool = False, decimate: bool = True, **options):
+        super().__init__(cutoff, **options)
+        self.order, self.causal, self.decimate = order, causal, decimate
+
+    def lowered(self, high: Signal) -> Signal:
+        low = filtered(high, Lowpass("butterworth", self.order, self.cutoff), not self.causal)
+        return every(low, self.cutoff) if self.decimate else low
+
+
+class Decimate(_At):
+    """scipy.signal.decimate: Chebyshev-I of order 8, 0.05 dB, edge at 0.8 of the cut-off; every r-th sample.
+
+    Zero-phase, Kuleshov et al.'s and TFNet's input. (Of Kuleshov's published recordings, those of one speaker
+    are `causal`, and those of several speakers are `subsample`.)
+    """
+
+    def __init__(self, cutoff: float, causal: bool = False, **options):
+        super().__init__(cutoff, **options)
+        self.causal = causal
+
+    def lowered(self, high: Signal) -> Signal:
+        chebyshev = Lowpass("chebyshev", 8, 0.8 * self.cutoff, ripple=0.05)
+        return every(filtered(high, chebyshev, not self.causal), self.cutoff)
+
+
+class Subsample(_At):
+    """Every r-th sample, unfiltered: what is above the cut-off folds into the band. QISTA-Net's input."""
+
+    needs = 0
+
+    def lowered(self, high: Signal) -> Signal:
+        return every(high, self.cutoff)
+
+
+class FmaBiquad(_At):
+    """Cukaj and Corsi's input, at the full rate: to twice the cut-off and back, then a biquad at 0.6 of it.
+
+    Resampled by torchaudio's defaults, filtered once by `lowpass_biquad` (Q = 0.707), which lags by two
+    samples and clamps to [-1, 1].
+    """
+
+    def __init__(self, cutoff: float = 8000, **options):
+        super().__init__(cutoff, **options)
+
+    def lowered(self, high: Signal) -> Signal:
+        narrow = resampled(high, twice(self.cutoff), hann_sinc)
+        wave = hann_sinc(narrow.wave, narrow.rate, high.rate)[..., : high.wave.shape[-1]]
+        biquad = torchaudio.functional.lowpass_biquad(wave, high.rate, 0.6 * self.cutoff, Q=0.707)
+        return high._replace(wave=biquad)
+
+
+class Sinc(_At):
+    """Resampled to twice the cut-off by torchaudio's defaults: AP-BWE's input."""
+
+    def lowered(self, high: Signal) -> Signal:
+        return resampled(high, twice(self.cutoff), hann_sinc)
 
 
 class Polyphase(_At):
     """Resampled to twice the cut-off by a polyphase FIR filter: what a low-rate recording is."""
 
-    def lowpass(self, high: Signal, cutoff: Tensor) -> Signal:
-        rate = int(2 * self.cutoff)
-        return Signal(
-            resample(high.wave, high.rate, rate), rate, resampled_length(high.lengths, high.rate, rate)
+    def lowered(self, high: Signal) -> Signal:
+        return resampled(high, twice(self.cutoff))
+
+
+class NuWave2(_At):
+    """NU-Wave 2's test input: Chebyshev-I of order 8 and 0.05 dB, zero-phase, then `polyphase`."""
+
+    def lowered(self, high: Signal) -> Signal:
+        low = filtered(high, Lowpass("chebyshev", 8, self.cutoff, ripple=0.05), zero_phase=True)
+        return resampled(low, twice(self.cutoff))
+
+
+class MuLaw(_At):
+    """A telephone call: 8 kHz, 300 Hz to the cut-off, 8-bit mu-law (ITU-T G.711's curve, by torchaudio).
+
+    The band is cut zero-phase by Butterworth filters of `order`.
+    """
+
+    def __init__(self, cutoff: float = 3400, order: int = 8, **options):
+        if not 300 < cutoff < 4000:
+            raise UserError(f"degradation mu_law: cutoff={cutoff:g} Hz; between 300 and 4000 is needed.")
+        super().__init__(cutoff, **options)
+        self.order = order
+
+    def lowered(self, high: Signal) -> Signal:
+        # In double precision, or the noise of an FFT's length would move samples by a step of the quantiser.
+        call = resampled(high._replace(wave=high.wave.double()), 8000)
+        call = filtered(call, Lowpass("butterworth", self.order, self.cutoff), zero_phase=True)
+        # 1 - 1 / (1 + W^2n) = W^2n / (1 + W^2n): zero-phase, what a low-pass takes away is a high-pass.
+        wave = call.wave - filtered(call, Lowpass("butterworth", self.order, 300), zero_phase=True).wave
+        codes = torchaudio.functional.mu_law_encoding(wave.clamp(-1, 1), 256)
+        decoded = torchaudio.functional.mu_law_decoding(codes, 256)
+        return call._replace(wave=decoded.to(high.wave.dtype))
+
+
+class _Codec(_At):
+    """Encoded and decoded in memory by libsndfile, at the full rate; one recording after another, on the CPU.
+
+    kbps: of a mono stream. cutoff: Hz, the band edge to report (None: half the rate, as the encoder chooses).
+    """
+
+    format: tuple[str, str]  # container and codec, as soundfile names them
+    rates: tuple[int, ...]  # Hz; what comes at another is coded at the first
+    settings: Mapping[str, str] = {}
+    delay = 0  # samples, of a stream whose frames have no room to state it
+
+    def __init__(self, cutoff: float | None = None, kbps: float = 64, **options):
+        super().__init__(cutoff, **options)
+        self.kbps = kbps
+        if not soundfile.check_format(*self.format):
+            raise UserError(
+                f"this libsndfile cannot write {' '.join(self.format)}: install a newer soundfile."
+            )
+
+    def range(self, rate: int) -> tuple[float, float]:
+        """kbit/s at compression level 1 and 0 of libsndfile, which is linear between them."""
+        raise NotImplementedError
+
+    def lowered(self, high: Signal) -> Signal:
+        known = resampled(high, high.rate if high.rate in self.rates else self.rates[0])
+        waves = known.wave[:, 0].cpu().numpy().copy()
+        for wave, length in zip(waves, known.lengths.tolist(), strict=True):
+            wave[:length] = self.coded(wave[:length], known.rate)
+        wave = resampled(known._replace(wave=torch.from_numpy(waves)[:, None].to(high.wave)), high.rate).wave
+        return high._replace(wave=wave[..., : high.wave.shape[-1]])
+
+    def coded(self, wave: np.ndarray, rate: int) -> np.ndarray:
+        """`wave` [T] through the codec, in its place."""
+        low, high = self.range(rate)
+        if not low <= self.kbps <= high:
+            raise UserError(f"{self.kbps:g} kbit/s at {rate} Hz: {low:g} to {high:g} can be had.")
+        container, codec = self.format
+        level = min(0.999, (high - self.kbps) / (high - low))  # 1 itself is refused
+        stream = io.BytesIO()
+        soundfile.write(stream, wave, rate, codec, format=container, compression_level=level, **self.settings)
+        stream.seek(0)
+        decoded, _ = soundfile.read(stream, dtype="float32")
+        first = self.delay if len(decoded) > len(wave) else 0
+        return decoded[first : first + len(wave)]
+
+
+class Mp3(_Codec):
+    """MPEG-1 and 2 layer III by lame, at a constant bit rate."""
+
+    format = ("MP3", "MPEG_LAYER_III")
+    rates = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000)
+    settings: ClassVar = {"bitrate_mode": "CONSTANT"}
+    delay = 576 + 529  # of lame's encoder and of any decoder
+
+    def range(self, rate: int) -> tuple[float, float]:
+        return (32, 320) if rate >= 32_000 else (8, 160) if rate >= 16_000 else (8, 64)
+
+
+class Opus(_Codec):
+    """Opus by libopus, at a variable bit rate."""
+
+    format = ("OGG", "OPUS")
+    rates = (48_000, 24_000, 16_000, 12_000, 8000)
+
+    def range(self, rate: int) -> tuple[float, float]:
+        return 6, 256
+
+
+def edges(signal: Signal, cutoff: float | None) -> Tensor:
+    """[B] Hz: `cutoff`, or half the rate where it is None."""
+    return torch.full((len(signal.wave),), float(cutoff or signal.rate / 2), device=signal.wave.device)
+
+
+def resampled(
+    signal: Signal, rate: int, resampler: Callable[[Tensor, int, int], Tensor] = resample
+) -> Signal:
+    """`signal` at `rate` Hz, without what the filter rings beyond its end."""
+    if signal.rate == rate:
+        return signal
+    lengths = resampled_length(signal.lengths, signal.rate, rate)
+    return Signal(silence_padding(resampler(signal.wave, signal.rate, rate), lengths), rate, lengths)
+
+
+def filtered(signal: Signal, filter: Lowpass, zero_phase: bool) -> Signal:
+    """`signal` low-passed, without what the filter rings beyond its end."""
+    wave = lowpass(signal.wave, filter, signal.rate, zero_phase)
+    return signal._replace(wave=silence_padding(wave, signal.lengths))
+
+
+def twice(cutoff: float) -> int:
+    """The rate in Hz at which `cutoff` Hz is the highest frequency. Raises UserError if it is not whole."""
+    if 2 * cutoff % 1:
+        raise UserError(f"a cut-off of {cutoff:g} Hz: twice that must be a whole rate.")
+    return int(2 * cutoff)
+
+
+def every(signal: Signal, cutoff: float) -> Signal:
+    """The samples of `signal` at twice `cutoff` Hz. Raises UserError if that is not every r-th."""
+    rate = twice(cutoff)
+    if signal.rate % rate:
+        raise UserError(
+            f"a cut-off of {cutoff:g} Hz: {signal.rate} Hz is not a whole multiple of twice that."
         )
+    ratio = signal.rate // rate
+    return Signal(signal.wave[..., ::ratio], rate, resampled_length(signal.lengths, signal.rate, rate))
 
 
 DEGRADATIONS: dict[str, Callable] = {
     "none": Identity,
     "random_lowpass": RandomLowpass,
     "stft_hard": StftHard,
+    "butterworth": Butterworth,
+    "decimate": Decimate,
+    "subsample": Subsample,
     "polyphase": Polyphase,
+    "sinc": Sinc,
+    "nuwave2": NuWave2,
+    "fma_biquad": FmaBiquad,
+    "mu_law": MuLaw,
+    "mp3": Mp3,
+    "opus": Opus,
 }
 
 

@@ -425,7 +425,7 @@ def write(root: Path, seed: int, index: int) -> None:
     item = plan(seed)[index]
     path = root / item.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")  # the workers of a killed process may still be at it
     wave = render(item, np.random.default_rng([seed, index]))
     soundfile.write(part, wave, item.rate, "PCM_16", format=path.suffix[1:])
     os.replace(part, path)
@@ -463,6 +463,8 @@ def write_demo_corpus(root: Path, seed: int = 0, workers: int | None = None) -> 
         with ProcessPoolExecutor(workers or os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
             files = pool.map(partial(write, root, seed), range(count))
             list(track(files, "making the demo corpus", count))
+        for left in set(root.rglob("*.part")) - {doing}:
+            left.unlink(missing_ok=True)
         meta = root / "ESC-50/meta/esc50.csv"
         meta.parent.mkdir(exist_ok=True)
         rows = [("filename", "fold", "target", "category", "esc10", "src_file", "take"), *esc50_rows()]

@@ -98,37 +98,22 @@ class Recordings(Dataset):
 
 
 class Steps(Sampler):
-    """Item numbers of one epoch of `steps` batches, going on after the batches already `seen`."""
+    """Item numbers of an epoch of `steps` batches, from the batches already `seen()` to its end.
 
-    def __init__(self, steps: int, batch: int):
-        self.size, self.batch, self.seen = steps * batch, batch, 0
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.seen * self.batch
-        return iter(range(first, first + self.size))
-
-
-class TrainLoader(DataLoader):
-    """Counts what `Steps` has given. Lightning keeps the count in checkpoints, in the middle of an epoch too.
-
-    So which windows a step sees follows from (seed, step), and a resumed run sees the same.
+    So which windows a step sees follows from (seed, batches seen), and a resumed run sees the same.
     """
 
-    sampler: Steps
+    def __init__(self, steps: int, batch: int, seen: Callable[[], int]):
+        self.steps, self.batch, self.seen = steps, batch, seen
 
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in super().__iter__():
-            self.sampler.seen += 1
-            yield batch
+    def __len__(self) -> int:
+        """Of a whole epoch."""
+        return self.steps * self.batch
 
-    def state_dict(self) -> dict[str, int]:
-        return {"seen": self.sampler.seen}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.sampler.seen = state["seen"]
+    def __iter__(self) -> Iterator[int]:
+        seen = self.seen()
+        end = (seen // self.steps + 1) * self.steps
+        return iter(range(seen * self.batch, end * self.batch))
 
 
 def collate(items: list[tuple[np.ndarray, int, str, int]], rate: int, margin: int) -> Batch:
@@ -183,8 +168,13 @@ class PairDataModule(lightning.LightningDataModule):
         self.mixture, self.window, self.steps, self.pool = train, window, steps, pool
         self.held_out, self.test = held_out, test
 
-    def _loader(self, dataset: Dataset, margin: int, kind: type = DataLoader, **options) -> DataLoader:
-        return kind(
+    @property
+    def batches_seen(self) -> int:
+        """Of the training under way: its stage counts them, and only its checkpoints keep the count."""
+        return int(self.trainer.lightning_module.batches_seen) if self.trainer else 0
+
+    def _loader(self, dataset: Dataset, margin: int, **options) -> DataLoader:
+        return DataLoader(
             dataset,
             collate_fn=partial(collate, rate=self.rate, margin=margin),
             num_workers=self.loaders,
@@ -196,8 +186,8 @@ class PairDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         margin = self.degradation.margin
         windows = Windows(self.mixture, self.window, margin, self.seed, self.pool)
-        steps = Steps(self.steps, self.batch)
-        return self._loader(windows, margin, TrainLoader, batch_size=self.batch, sampler=steps)
+        steps = Steps(self.steps, self.batch, lambda: self.batches_seen)
+        return self._loader(windows, margin, batch_size=self.batch, sampler=steps)
 
     def val_dataloader(self) -> DataLoader:
         margin = self.degradation.margin

@@ -1,4 +1,4 @@
-"""Measured and reproduced numbers beside the published ones: python experiments/compare.py --help"""
+"""Our numbers beside the published ones, or beside each other: python experiments/compare.py --help"""
 
 import argparse
 import csv
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import NamedTuple
 
 from experiments.configuration import (
     LISTENER_METRICS,
@@ -19,12 +20,17 @@ from experiments.configuration import (
     load_table,
     paper_names,
 )
+from experiments.differences import differences, read_scored
 from experiments.records import STANDINGS, all_records, files_scored, standing
 from signals.errors import UserError
 
 FIELDS = (
     *("paper", "table", "system", "dataset", "scale", "cutoff_hz", "loss", "metric", "published"),
     *("reproduced", "measured", "standing", "std", "files", "seeds", "protocol", "preset", "run"),
+)
+DIFFERENCE_FIELDS = (
+    *("paper", "dataset", "scale", "cutoff_hz", "loss", "system", "metric", "a", "b", "difference"),
+    *("low", "high", "p", "files", "record_a", "record_b"),
 )
 HIGHER_IS_BETTER = {"SNR", "SI-SDR", "PESQ", "STOI", "magnitude_SNR", "MOS", "overall_quality"}
 MARKS = {"reproduction": "", "partial": "p", "demo": "d", "stand-in": "s", "untrained": "u"}
@@ -43,7 +49,7 @@ def built(paper: str) -> bool:
 def is_built(table: Table, row: Row) -> bool:
     from lightning_modules import METHODS
 
-    return built(table.paper) and row.method in METHODS
+    return built(table.paper) and (row.method in METHODS or ":" in row.method)
 
 
 def matching(
@@ -59,6 +65,20 @@ def matching(
         and preset in (None, r["preset"])
         and protocol in (None, r["protocol"])
     ]
+
+
+def standing_among(record: dict, records: list[dict], metric: str) -> str:
+    """What a record's number is worth, judged by the unprocessed input among `records`."""
+    inputs = [
+        r
+        for r in records
+        if r["identity"]["method"] == "unprocessed"
+        and all(
+            r["identity"][key] == record["identity"][key] for key in ("task", "rule", "rate", "recordings")
+        )
+    ]
+    unprocessed = inputs[0]["mean"].get(metric) if inputs else None
+    return standing(record, unprocessed, metric not in HIGHER_IS_BETTER, metric)
 
 
 def cell(table: Table, row: Row, column: Column, records: list[dict], preset=None, protocol=None) -> dict:
@@ -79,20 +99,9 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
     found = matching(records, row, column, preset, protocol)
     if not found:
         return line
-    lower = column.metric not in HIGHER_IS_BETTER
 
     def worth(record: dict) -> str:
-        inputs = [
-            r
-            for r in records
-            if r["identity"]["method"] == "unprocessed"
-            and all(
-                r["identity"][key] == record["identity"][key]
-                for key in ("task", "rule", "rate", "recordings")
-            )
-        ]
-        unprocessed = inputs[0]["mean"].get(column.metric) if inputs else None
-        return standing(record, unprocessed, lower, column.metric)
+        return standing_among(record, records, column.metric)
 
     # The preset decides before "untrained" does: a full run that failed must not hide behind a demo.
     order = {name: place for place, name in enumerate(reversed(PRESETS))}
@@ -136,8 +145,17 @@ def shown(line: dict) -> str:
     return f"{line['published']} / {ours}" if line["published"] != "" else ours
 
 
-def grid(table: Table, found: list[dict]) -> tuple[list[str], list[list[str]]]:
-    """Header and text cells, one line a row."""
+class Sheet(NamedTuple):
+    """A printed table: title, column names, lines of text cells, and what the reader must know."""
+
+    title: str
+    header: list[str]
+    body: list[list[str]]
+    notes: list[str]
+
+
+def table_sheet(table: Table, found: list[dict]) -> Sheet:
+    """A table of a paper, one line a row."""
     coordinates = ("dataset", "scale", "cutoff_hz", "loss", "metric")
     body = []
     for row in table.rows:
@@ -149,7 +167,8 @@ def grid(table: Table, found: list[dict]) -> tuple[list[str], list[list[str]]]:
         if not is_built(table, row):
             texts[0] += " (not built yet)"
         body.append(texts)
-    return ["system", *(column.key for column in table.columns)], body
+    header = ["system", *(column.key for column in table.columns)]
+    return Sheet(f"{table.paper} {table.name}. {table.title}", header, body, footer(table, found))
 
 
 def footer(table: Table, found: list[dict]) -> list[str]:
@@ -170,50 +189,61 @@ def footer(table: Table, found: list[dict]) -> list[str]:
     return notes
 
 
-def render_terminal(table: Table, found: list[dict]) -> None:
+def difference_sheet(found: list[dict], notes: list[str]) -> Sheet:
+    """Two sets of records beside each other, a line a metric."""
+    body = []
+    for line in found:
+        interval = f"{line['low']:.3g} ... {line['high']:.3g}" if line["low"] != "" else ""
+        p = ("< 0.001" if line["p"] < 0.001 else f"{line['p']:.2g}") if line["p"] != "" else ""
+        means = (f"{line[key]:.4g}" for key in ("a", "b"))
+        difference = f"{line['difference']:+.3g}"
+        body.append(
+            [
+                line["task"],
+                line["system"],
+                line["metric"],
+                *means,
+                difference,
+                interval,
+                p,
+                str(line["files"]),
+            ]
+        )
+    header = ["task", "system", "metric", "A", "B", "A - B", "95 % interval", "p", "files"]
+    return Sheet("A and B on the same files", header, body, notes)
+
+
+def render_terminal(sheet: Sheet) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
     console = Console(width=None if sys.stdout.isatty() else 200)
-    header, body = grid(table, found)
-    pretty = RichTable(title=f"{table.paper} {table.name}. {table.title}", title_justify="left")
-    longest = max(len(word) for texts in body for word in texts[0].split())  # names fold between words only
-    pretty.add_column(header[0], min_width=longest)
-    for name in header[1:]:
+    pretty = RichTable(title=sheet.title, title_justify="left")
+    longest = max(len(word) for texts in sheet.body for word in texts[0].split())  # names fold between words
+    pretty.add_column(sheet.header[0], min_width=longest)
+    for name in sheet.header[1:]:
         pretty.add_column(name.replace("_", " "), justify="right", overflow="fold")
-    for texts in body:
+    for texts in sheet.body:
         pretty.add_row(*texts)
     console.print(pretty)
-    for note in footer(table, found):
+    for note in sheet.notes:
         console.print(note, highlight=False, markup=False)
     console.print()
 
 
-def render_markdown(table: Table, found: list[dict]) -> str:
-    header, body = grid(table, found)
-    rule = ["---", *("---:" for _ in header[1:])]
-    rows = ["| " + " | ".join(texts) + " |" for texts in [header, rule, *body]]
-    return "\n".join(
-        [
-            f"### {table.paper} {table.name}. {table.title}",
-            "",
-            *rows,
-            "",
-            *(f"- {n}" for n in footer(table, found)),
-            "",
-        ]
-    )
+def render_markdown(sheet: Sheet) -> str:
+    rule = ["---", *("---:" for _ in sheet.header[1:])]
+    rows = ["| " + " | ".join(texts) + " |" for texts in [sheet.header, rule, *sheet.body]]
+    return "\n".join([f"### {sheet.title}", "", *rows, "", *(f"- {note}" for note in sheet.notes), ""])
 
 
-def render_html(table: Table, found: list[dict]) -> str:
-    header, body = grid(table, found)
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in header)
-    rows = "".join("<tr>" + "".join(f"<td>{html.escape(t)}</td>" for t in texts) + "</tr>" for texts in body)
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in footer(table, found))
-    title = html.escape(f"{table.paper} {table.name}. {table.title}")
-    return (
-        f"<h2>{title}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{notes}</ul>"
-    )
+def render_html(sheet: Sheet) -> str:
+    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in sheet.header)
+    lines = ("".join(f"<td>{html.escape(text)}</td>" for text in texts) for texts in sheet.body)
+    rows = "".join(f"<tr>{line}</tr>" for line in lines)
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in sheet.notes)
+    head = f"<h2>{html.escape(sheet.title)}</h2><table><thead><tr>{head}</tr></thead>"
+    return f"{head}<tbody>{rows}</tbody></table><ul>{notes}</ul>"
 
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Wideband: tables</title>
@@ -223,29 +253,56 @@ th:first-child,td:first-child{text-align:left}
 ul{color:#555}</style>"""
 
 
+def print_csv(fields: Iterable[str], found: Iterable[dict]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(found)
+    print(text.getvalue(), end="")
+
+
+def print_sheets(sheets: Iterable[Sheet], form: str) -> None:
+    if form == "html":
+        print(PAGE + "".join(map(render_html, sheets)))
+    elif form == "markdown":
+        print("\n".join(map(render_markdown, sheets)))
+    else:
+        for sheet in sheets:
+            render_terminal(sheet)
+
+
 def show(
     tables: Iterable[Table], output: Path, form: str, preset: str | None = None, protocol: str | None = None
 ):
     """Prints tables in one of the four formats."""
     found = [(table, lines(table, output, preset, protocol)) for table in tables]
     if form == "csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        for _, cells in found:
-            writer.writerows(line for line in cells if line["published"] != "" or line["run"])
-        print(text.getvalue(), end="")
-    elif form == "html":
-        print(PAGE + "".join(render_html(*pair) for pair in found))
-    elif form == "markdown":
-        print("\n".join(render_markdown(*pair) for pair in found))
+        print_csv(
+            FIELDS, (line for _, cells in found for line in cells if line["published"] != "" or line["run"])
+        )
     else:
-        for pair in found:
-            render_terminal(*pair)
+        print_sheets((table_sheet(*pair) for pair in found), form)
+
+
+def show_differences(args: argparse.Namespace) -> None:
+    """Prints how two sets of records differ on the same files."""
+    if len(args.sets) != 2 or args.table:
+        raise UserError("two sets to compare: compare.py A B, without --table; see --help.")
+    a, b = (read_scored(path, args.paper, args.preset, args.protocol) for path in args.sets)
+    found, notes = differences(a, b)
+    if args.format == "csv":
+        print_csv(DIFFERENCE_FIELDS, found)
+    else:
+        print_sheets([difference_sheet(found, notes)], args.format)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Measured and reproduced numbers beside the published ones.")
+    parser = argparse.ArgumentParser(
+        description="Our numbers beside the published ones; with A and B, beside each other.",
+        epilog="A and B: a scored row's folder (runs/PAPER/HASH), a folder of runs, or a CSV of evaluate.py. "
+        "Two rows are compared as they are, folders row by row: the same system, task and seed.",
+    )
+    parser.add_argument("sets", nargs="*", type=Path, metavar="A B", help="what to compare with what")
     parser.add_argument("--paper", help="only this paper")
     parser.add_argument("--table", help="only this table of the paper")
     parser.add_argument("--format", choices=("terminal", "markdown", "csv", "html"), default="terminal")
@@ -254,6 +311,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", default="runs", help="folder of the runs (default: %(default)s)")
     args = parser.parse_args(argv)
     try:
+        if args.sets:
+            show_differences(args)
+            return 0
         if args.table and not args.paper:
             raise UserError("--table needs --paper.")
         papers = [args.paper] if args.paper else paper_names()

@@ -4,6 +4,7 @@ Reading it needs neither torch nor Lightning.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -40,6 +41,8 @@ class Row:
     system: str
     method: str
     parts: Mapping[str, str]  # of the method, by the names of the runs they come from
+    by: str | None  # what of a task decides which of `runs` it is tested with: scale, cutoff_hz or loss
+    runs: Mapping[object, str]  # of a method that was trained itself, by the value of `by`
     settings: Mapping  # of the method, over the configuration's
     data: Mapping  # overrides for this row
     protocol: Mapping  # overrides for this row
@@ -65,6 +68,15 @@ class Table:
         raise UserError(
             f"{self.paper} {self.name} has no row {system}" + nearest(system, [r.system for r in self.rows])
         )
+
+    def parts(self, row: Row, task: Column) -> Mapping[str, str]:
+        """The runs that the parts of a row's method come from, for one task."""
+        if not row.runs:
+            return row.parts
+        value = getattr(task, row.by) if row.by else None
+        if value not in row.runs:
+            raise UserError(f"{self.paper} {self.name} {row.system}: no run for {row.by} {value}.")
+        return {"itself": row.runs[value]}
 
     def cells(self, row: Row) -> list[Column]:
         """The columns that a row fills: those it published, or all where it is ours."""
@@ -104,8 +116,11 @@ def load_table(paper: str, name: str) -> Table:
     for system, row in page["rows"].items():
         published = row.get("published", {})
         notes = row.get("notes", {}) | (dict.fromkeys(published, row["note"]) if "note" in row else {})
-        mappings = {key: row.get(key, {}) for key in ("parts", "settings", "data", "protocol", "std")}
-        rows.append(Row(system, row["method"], published=published, notes=notes, **mappings))
+        mappings = {key: row.get(key, {}) for key in ("parts", "runs", "settings", "data", "protocol", "std")}
+        mappings["runs"] = {None: row["run"]} if "run" in row else mappings["runs"]
+        rows.append(
+            Row(system, row["method"], by=row.get("by"), published=published, notes=notes, **mappings)
+        )
     return Table(paper, name, page["title"], columns, tuple(rows))
 
 
@@ -126,20 +141,56 @@ def parse_override(text: str) -> tuple[str, object]:
         raise UserError(f"cannot read {text!r}: settings are key=value.")
     if value == "None":
         return key, None
+    if re.fullmatch(r"\d+(:\d+)+", value):  # YAML reads 10:00:00:00 as a number of base 60
+        return key, value
     try:
         return key, OmegaConf.to_object(OmegaConf.from_dotlist([f"v={value}"]))["v"]
     except (OmegaConfBaseException, yaml.YAMLError):
         raise UserError(f"cannot read the value of {text!r}.") from None
 
 
-def configure(paper: str, preset: str, overrides: Iterable[str] = ()) -> dict:
-    """The resolved configuration as a plain dict. Raises UserError on anything unknown or of a wrong type."""
+def load_corpus(path: Path) -> dict:
+    """A corpus of one's own, as `--corpus` names it: a corpus and its options, `root` and `average`.
+
+    A relative `root` is one from the file on. Raises UserError where it cannot be read.
+    """
+    try:
+        corpus = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"--corpus {path}: {str(error).splitlines()[0]}") from None
+    if not isinstance(corpus, dict):
+        raise UserError(f"--corpus {path}: keys are needed, as in `path: my_speech`.")
+    root = path.resolve().parent / Path(corpus.get("root", ".")).expanduser()
+    return {"corpus": "folder", "average": "file", **corpus, "root": str(root)}
+
+
+def configure(
+    paper: str,
+    preset: str,
+    overrides: Iterable[str] = (),
+    guest: Mapping | None = None,
+    corpus: Mapping | None = None,
+) -> dict:
+    """The resolved configuration as a plain dict. Raises UserError on anything unknown or of a wrong type.
+
+    guest: the run of a method that the paper does not know, `runs.guest`, over the paper's defaults for such.
+    corpus: trained and tested on, in the place of all that the paper names.
+    """
     page = load_paper(paper)
     if "config" not in page:
         raise UserError(f"{paper}: not built yet.")
     base = OmegaConf.merge(OmegaConf.load(HERE / "base.yaml"), page["config"])
+    sizes = OmegaConf.create(page["presets"][preset])
+    if guest:
+        base.runs.guest = OmegaConf.merge(page["guest"]["full"], guest)
+        sizes = OmegaConf.merge(sizes, {"runs": {"guest": page["guest"].get(preset, {})}})
+    if corpus:
+        tested = {key: value for key, value in corpus.items() if key != "weight"}
+        trained = {key: value for key, value in corpus.items() if key != "average"}
+        base.mixtures = {name: {"own": {"weight": 1.0, **trained}} for name in base.mixtures}
+        base.datasets = dict.fromkeys(base.datasets, tested)
     keys = flat_keys(resolved(base, paper))
-    merged = OmegaConf.merge(base, page["presets"][preset])
+    merged = OmegaConf.merge(base, sizes)
     written = flat_keys(OmegaConf.to_container(merged))
     # What others refer to comes first: a copy of it has the new value then.
     for text in sorted(overrides, key=lambda text: text.partition("=")[0] not in written):
@@ -161,6 +212,7 @@ def detach(config: DictConfig, key: str) -> None:
         config = config[name]
 
 
+CAN_BE_NULL = {"trainer.save_every"}  # though it is not by default
 # Null by default, so their kind cannot be read off their value.
 NULLABLE_NUMBERS = {"data.workers", "data.test_files", "data.held_out_files", "trainer.threads"}
 SECTION_HINTS = {
@@ -172,8 +224,8 @@ NAMELESS = {"seed", "output", "pictures"} | {
 }
 
 
-def changes(config: Mapping, paper: str, preset: str) -> list[str]:
-    """How a configuration differs from its preset in what a number means.
+def changes(config: Mapping, preset: Mapping) -> list[str]:
+    """How a configuration differs from that of its preset in what a number means.
 
     Not in places, machines (but for their precision), seeds, or columns left out.
     """
@@ -183,7 +235,7 @@ def changes(config: Mapping, paper: str, preset: str) -> list[str]:
         left_out = key.startswith("datasets.") and key.count(".") == 1
         return key not in NAMELESS and not machine and not left_out
 
-    keys, preset_keys = flat_keys(config), flat_keys(configure(paper, preset))
+    keys, preset_keys = flat_keys(config), flat_keys(preset)
     changed = (key for key, value in keys.items() if preset_keys[key] != value and counts(key))
     return sorted(f"{key}={keys[key]}" for key in changed if not isinstance(keys[key], Mapping))
 
@@ -201,11 +253,24 @@ LEAST |= dict.fromkeys(("test_batch", "rate", "threads", "workers", "hop", "n_me
 LEAST |= dict.fromkeys(("seed", "pictures", "loaders", "overlap", "warmup", "critic_from"), 0)
 
 
+def duration(text: str) -> int:
+    """Seconds of `DD:HH:MM:SS`. Raises UserError on anything else."""
+    parts = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", text)
+    if parts is None:
+        raise UserError(f"trainer.max_time={text}: days:hours:minutes:seconds is needed, as in 00:08:00:00.")
+    days, hours, minutes, seconds = map(int, parts.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
 def check_bounds(key: str, value: object) -> None:
     """Counts are whole and not below their least; weights are not negative. Raises UserError."""
     word = key.rpartition(".")[2]
     if word in LEAST and value is not None and (not isinstance(value, int) or value < LEAST[word]):
         raise UserError(f"{key}={value}: a whole number from {LEAST[word]} on is needed.")
+    if key == "trainer.max_time" and value is not None:
+        duration(str(value))
+    if key == "trainer.save_every" and value is not None and not 0 <= value < float("inf"):
+        raise UserError(f"{key}={value}: minutes, 0 or more, or null.")
     if word == "weight" and value < 0:
         raise UserError(f"{key}={value}: a weight is not negative.")
 

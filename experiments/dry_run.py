@@ -30,9 +30,14 @@ def throughput() -> float:
     return 2 * size**3 / best
 
 
-def training_flops(stage: Stage, run: Mapping) -> float:
-    """Of one run: three times the forward pass of its network (backward costs two), critic not counted."""
+def training_flops(stage: Stage, run: Mapping) -> float | None:
+    """Of one run: three times the forward pass of its network (backward costs two), critic not counted.
+
+    None where the stage gives no example to count by.
+    """
     example = stage.example(run["training"]["batch"], run["data"]["window"])
+    if example is None:
+        return None
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         stage.network(*example)
     return 3.0 * counter.get_total_flops() * run["training"]["steps"]
@@ -67,8 +72,8 @@ def describe(
     tester = Rows(table, config, args.protocol, library, runs, report)
     for row in rows:
         tester.check(row)
-    names = wanted_runs(rows, runs)
-    shown = {key: value for key, value in config.items() if key not in ("preset", "changes")}
+    names = wanted_runs(table, rows, config, runs)
+    shown = {key: value for key, value in config.items() if key not in ("preset", "changes", "corpus")}
     own = [tester.settings(row) for row in rows if row.method == table.paper]
     shown |= {"method": own[0]} if own else {}
     report(yaml.safe_dump(plain(shown), sort_keys=False, default_flow_style=None, width=110))
@@ -78,7 +83,7 @@ def describe(
         print_corpora(config, library, table, rows, names, report)
     for row in rows:
         cells = ", ".join(task.key for task in tasks(table, row, config))
-        report(f"row {row.system}: {row.method} of {dict(row.parts) or 'no run'}: {cells}")
+        report(f"row {row.system}: {row.method} of {dict(row.runs or row.parts) or 'no run'}: {cells}")
     speed, seconds, disk, memory = throughput(), 0.0, 0.0, 0.0
     for name in names:
         count, stage = count_parameters(config, name)
@@ -86,11 +91,12 @@ def describe(
         work = training_flops(stage, run)
         held = sum(p.numel() for p in stage.parameters()) + sum(p.numel() for p in stage.buffers())
         trained = sum(p.numel() for p in stage.parameters() if p.requires_grad)
-        seconds, disk = seconds + work / speed, disk + 4 * (held + 2 * trained)
+        seconds, disk = seconds + (work or 0) / speed, disk + 4 * (held + 2 * trained)
         memory = max(memory, 4 * (held + 3 * trained))  # weights, gradients and two moments
         report(
             f"run {name}: {run['stage']}, {count:,} parameters, {run['training']['steps']:,} steps of "
-            f"{run['training']['batch']}, {work:.2e} FLOP, about {human(work / speed)} here"
+            f"{run['training']['batch']}, "
+            + (f"{work:.2e} FLOP, about {human(work / speed)} here" if work else "of unknown cost")
         )
     report(
         f"about {human(seconds * args.seeds)} of training at {speed / 1e9:,.0f} GFLOP/s on this machine "

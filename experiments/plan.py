@@ -42,9 +42,11 @@ def print_corpora(
         report(f"{dataset} test: {library.select('test', **corpus_of(config['datasets'][dataset])).counts}")
 
 
-def wanted_runs(rows: list[Row], runs: Runs) -> list[str]:
+def wanted_runs(table: Table, rows: list[Row], config: Mapping, runs: Runs) -> list[str]:
     """All runs behind these rows, in the order in which they are trained."""
     names: list[str] = []
-    for run in dict.fromkeys(run for row in rows for run in row.parts.values()):
-        names += [name for name in runs.needs(run) if name not in names]
+    for row in rows:
+        for task in tasks(table, row, config):
+            for run in table.parts(row, task).values():
+                names += [name for name in runs.needs(run) if name not in names]
     return names

@@ -20,6 +20,12 @@ def identity_hash(identity: Mapping) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_json(path: Path, value: Mapping) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=1, sort_keys=True))
@@ -60,6 +66,13 @@ def provenance() -> dict:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores{_accelerator()}",
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def task_name(record: Mapping) -> str:
+    """What a row was tested on, as `vctk, 4 kHz`."""
+    band = f"{record['cutoff_hz'] / 1000:g} kHz" if record["cutoff_hz"] else ""
+    scale = f"x{record['scale']}" if record["scale"] else ""
+    return ", ".join(part for part in (record["dataset"], scale, band, record["loss"]) if part)
 
 
 def files_scored(record: Mapping, metric: str) -> int:

@@ -1,10 +1,8 @@
 """Rows: a system tested on the tasks of its table's cells, each leaving a record of per-file scores."""
 
-import itertools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import fmean, pstdev
 
 import lightning
 from omegaconf import OmegaConf
@@ -14,10 +12,12 @@ from callbacks.scores import Scores, Showcase
 from datamodules.degradations import degradation
 from datamodules.library import Library, corpus_of
 from datamodules.pairs import PairDataModule
-from experiments.configuration import LISTENER_METRICS, Column, Row, Table
+from experiments.averages import averages
+from experiments.configuration import LISTENER_METRICS, Column, Row, Table, nearest
+from experiments.page import write_page
 from experiments.records import cause, identity_hash, provenance, read_record, write_json
 from experiments.runs import Runs, count_parameters, trainer_options
-from lightning_modules import build_method, find_method
+from lightning_modules import build_method, find_method, own_source
 from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
 from signals.metrics import METRICS
@@ -33,26 +33,17 @@ def tasks(table: Table, row: Row, config: Mapping) -> list[Column]:
     return list({(c.dataset, c.scale, c.cutoff_hz, c.loss): c for c in cells}.values())
 
 
-def means(
-    files: Mapping[str, Mapping[str, float]], groups: Mapping[str, str], average: str
-) -> tuple[dict, dict, dict]:
-    """Mean and standard deviation by metric, and the files left out of them for want of a finite score.
+def band_edge(task: Column, rate: int) -> float | None:
+    """Hz up to which the input of a task reaches, None where its degradation says so itself."""
+    if task.cutoff_hz:
+        return task.cutoff_hz
+    return rate / (2 * task.scale) if task.scale else None
 
-    average: `file`, or `group` for the mean of the speakers' means. The deviation is over files.
-    """
-    mean, std, left_out = {}, {}, {}
-    for metric in dict.fromkeys(itertools.chain.from_iterable(files.values())):
-        values = {id_: scores[metric] for id_, scores in files.items()}
-        finite = {id_: v for id_, v in values.items() if abs(v) < float("inf")}  # nan fails this, too
-        if missing := sorted(set(values) - set(finite)):
-            left_out[metric] = missing
-        if finite:
-            by_group: dict[str, list[float]] = {}
-            for id_, value in finite.items():
-                by_group.setdefault(groups[id_] if average == "group" else id_, []).append(value)
-            mean[metric] = fmean(map(fmean, by_group.values()))
-            std[metric] = pstdev(finite.values())
-    return mean, std, left_out
+
+def degradation_of(rule: Mapping, task: Column, rate: int):
+    """How the input of a task is made at `rate` Hz. Raises UserError where it cannot be made so."""
+    edge = band_edge(task, rate)
+    return degradation(**{**rule["degradation"], **({"cutoff": edge} if edge else {})})
 
 
 class Rows:
@@ -83,12 +74,13 @@ class Rows:
         return store.spread(self.config["data"]["test_files"]), selection
 
     def identity(self, row: Row, task: Column) -> dict:
-        parts = {part: self.runs.folder(run).name for part, run in row.parts.items()}
+        parts = {part: self.runs.folder(run).name for part, run in self.table.parts(row, task).items()}
         store, _ = self.test_set(row, task)
         task_ = {"dataset": task.dataset, "scale": task.scale, "cutoff_hz": task.cutoff_hz, "loss": task.loss}
         return {
             "system": row.system,
             "method": row.method,
+            "source": own_source(row.method),
             "settings": self.settings(row),
             "parts": parts,
             "task": task_,
@@ -111,34 +103,35 @@ class Rows:
     def folder(self, row: Row, task: Column) -> Path:
         return Path(self.config["output"]) / self.table.paper / identity_hash(self.identity(row, task))
 
-    def method(self, row: Row) -> SuperResolver:
-        """The row's method from its trained parts. What fails here blocks the row."""
-        parts = {part: self.runs.stage(run) for part, run in row.parts.items()}
+    def method(self, row: Row, task: Column) -> SuperResolver:
+        """The row's method from its trained parts. What fails here blocks the cell."""
+        parts = {part: self.runs.stage(run) for part, run in self.table.parts(row, task).items()}
         return build_method(row.method, self.rate(row), parts, self.settings(row)).eval()
 
     def check(self, row: Row) -> None:
         """Raises UserError on a setting that a stage or the method refuses, before anything is trained."""
-        for run in row.parts.values():
-            self.runs.check(run)
-        for task in tasks(self.table, row, self.config):
+        if unknown := [name for name in self.rule(row)["metrics"].values() if name not in METRICS]:
+            raise UserError(f"unknown metric {unknown[0]}" + nearest(unknown[0], METRICS))
+        found = tasks(self.table, row, self.config)
+        for task in found:
             if (average := self.config["datasets"][task.dataset]["average"]) not in ("file", "group"):
                 raise UserError(f"datasets.{task.dataset}.average={average}: file or group.")
-        rule = self.rule(row)
-        if unknown := [name for name in rule["metrics"] if name not in METRICS]:
-            raise UserError(f"unknown metric {unknown[0]}: one of {', '.join(METRICS)}.")
-        degradation(**rule["degradation"], cutoff=1000)
-        try:
-            parts = {part: count_parameters(self.config, run)[1] for part, run in row.parts.items()}
-            build_method(row.method, self.rate(row), parts, self.settings(row))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{row.system} cannot be built: {cause(error)}") from None
+            degradation_of(self.rule(row), task, self.rate(row))
+        for parts in {tuple(self.table.parts(row, task).items()) for task in found}:
+            for _, run in parts:
+                self.runs.check(run)
+            try:
+                built = {part: count_parameters(self.config, run)[1] for part, run in parts}
+                build_method(row.method, self.rate(row), built, self.settings(row))
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{row.system} cannot be built: {cause(error)}") from None
 
     def test(self, row: Row, method: SuperResolver, task: Column, folder: Path, bar, progress) -> dict:
         """Scores one row on one task and writes its record."""
         store, selection = self.test_set(row, task)
         rule, average = self.rule(row), self.config["datasets"][task.dataset]["average"]
         data = PairDataModule(
-            degradation(**rule["degradation"], cutoff=task.cutoff_hz),
+            degradation_of(rule, task, self.rate(row)),
             rate=self.rate(row),
             seed=self.config["seed"],
             batch=self.config["data"]["test_batch"],
@@ -154,10 +147,10 @@ class Rows:
         trainer.test(method, datamodule=data, verbose=False)
         seconds = time.perf_counter() - started
         groups = dict(zip(store.ids, store.groups, strict=True))
-        mean, std, not_finite = means(scores.files, groups, average)
-        if not mean:
+        found = averages(scores.files, groups, average)
+        if not found.mean:
             raise UserError(f"{row.system} on {task.dataset}: no finite score, so no number.")
-        for metric, ids in not_finite.items():
+        for metric, ids in found.not_finite.items():
             self.report(
                 f"{row.system} {task.key}: no finite {metric} for {', '.join(ids)}, left out of its mean"
             )
@@ -176,12 +169,11 @@ class Rows:
             "seed": self.config["seed"],
             "runs": identity["parts"],
             "identity": identity,
-            "stand_in": selection.stand_in,
+            "stand_in": selection.stand_in or bool(self.config.get("corpus")),
             "expected": selection.expected,
             "files_used": len(scores.files),
-            "not_finite": not_finite,
-            "mean": mean,
-            "std": std,
+            "average": average,
+            **found._asdict(),
             "files": {id_: {**scores.files[id_], "group": groups[id_]} for id_ in sorted(scores.files)},
             "seconds": round(seconds, 3),
             "real_time_factor": round(seconds / max(scores.audio_seconds, 1e-9), 4),
@@ -190,6 +182,7 @@ class Rows:
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
         write_json(folder / "record.json", record)
+        write_page(folder)
         return record
 
     def finished(self, row: Row, task: Column) -> dict | None:

@@ -4,6 +4,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from experiments.compare import is_built, show
@@ -13,6 +14,7 @@ from experiments.configuration import (
     Table,
     changes,
     configure,
+    load_corpus,
     load_paper,
     load_table,
     nearest,
@@ -37,6 +39,22 @@ def list_everything() -> None:
                 report(f"    {row.system}" + ("" if is_built(table, row) else " (not built yet)"))
 
 
+def guest_row(method: str) -> tuple[Row, dict]:
+    """The row of a method that no table names (`mine.py:Net`, or one of ours), and how it is trained."""
+    from lightning_modules import find_method
+    from lightning_modules.stage import Stage
+    from lightning_modules.super_resolver import SuperResolver
+
+    found = find_method(method)
+    if not issubclass(found, SuperResolver):
+        raise UserError(f"method {method} is not a SuperResolver, so it cannot be tested.")
+    runs, guest = {}, {}
+    if issubclass(found, Stage):
+        runs, guest = {None: "guest"}, {"stage": method, **found.defaults}
+    empty = {"parts": {}, "by": None, "settings": {}, "data": {}, "protocol": {}}
+    return Row(found.__name__, method, runs=runs, **empty, published={}, std={}, notes={}), guest
+
+
 def chosen_rows(table: Table, systems: list[str] | None) -> list[Row]:
     """The rows asked for, or all that are built. Raises UserError on one that is not built."""
     if systems is None:
@@ -48,59 +66,63 @@ def chosen_rows(table: Table, systems: list[str] | None) -> list[Row]:
     return rows
 
 
-def train_runs(rows: list[Row], runs) -> dict[str, str]:
-    """Trains what is not finished. Returns why each blocked row is blocked."""
+def train_runs(table: Table, rows: list[Row], runs) -> dict[str, str]:
+    """Trains what is not finished. Returns why each run that is missing is so."""
+    from callbacks.checkpoints import OutOfTime
     from experiments.plan import FAILURES, wanted_runs
 
     failed: dict[str, str] = {}
-    for name in wanted_runs(rows, runs):
+    for name in wanted_runs(table, rows, runs.config, runs):
         causes = [failed[other] for other in runs.needs(name)[:-1] if other in failed]
         if causes:
             failed[name] = causes[0]
             continue
         try:
             runs.stage(name)
+        except OutOfTime as stop:
+            failed[name] = f"run {name} {stop}"
         except FAILURES as error:
             failed[name] = f"run {name} failed: {cause(error)}"
             runs.folder(name).mkdir(parents=True, exist_ok=True)
             (runs.folder(name) / "error.txt").write_text(traceback.format_exc())
-    blocked = {}
-    for row in rows:
-        causes = [failed[name] for run in row.parts.values() for name in runs.needs(run) if name in failed]
-        if causes:
-            blocked[row.system] = causes[0]
-    return blocked
+    return failed
 
 
-def test_rows(rows: list[Row], tester, blocked: Mapping[str, str]) -> dict[str, str]:
-    """Tests every task that has no record yet. Returns the rows that failed, and why."""
+def test_rows(rows: list[Row], tester, missing: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Tests every task that has no record yet. Returns the cells (system, column) that failed, and why.
+
+    missing: runs, and why they are.
+    """
     from callbacks.progress import progress_bar
     from experiments.plan import FAILURES
     from experiments.rows import tasks
 
-    failed = dict(blocked)
+    table, failed = tester.table, {}
     todo, done = [], 0
     for row in rows:
-        if row.system not in failed:
-            found = tasks(tester.table, row, tester.config)
-            todo += [(row, task) for task in found if not tester.finished(row, task)]
-            done += sum(bool(tester.finished(row, task)) for task in found)
+        for task in tasks(table, row, tester.config):
+            needed = [name for run in table.parts(row, task).values() for name in tester.runs.needs(run)]
+            if causes := [missing[name] for name in needed if name in missing]:
+                failed[row.system, task.key] = causes[0]
+            elif tester.finished(row, task):
+                done += 1
+            else:
+                todo.append((row, task))
     if done:
         report(f"{done} cells were scored before, nothing to do for them")
     with progress_bar() as bar:
         files = sum(len(tester.test_set(row, task)[0]) for row, task in todo)
         progress = bar.add_task("testing", total=files, note="")
-        methods: dict[str, object] = {}
+        built, method = None, None
         for row, task in todo:
-            if row.system in failed:
-                continue
             bar.update(progress, note=f"{row.system}, {task.key}")
             try:
-                if row.system not in methods:
-                    methods = {row.system: tester.method(row)}
-                tester.test(row, methods[row.system], task, tester.folder(row, task), bar, progress)
+                if built != (wanted := (row.system, table.parts(row, task))):
+                    built, method = wanted, tester.method(row, task)
+                tester.test(row, method, task, tester.folder(row, task), bar, progress)
             except FAILURES as error:
-                failed[row.system] = f"{task.key}: {cause(error)}"
+                failed[row.system, task.key] = cause(error)
+                built = None
         bar.update(progress, note="")
     return failed
 
@@ -109,30 +131,38 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
     """Corpora, training, tests, and the table beside the published one."""
     import torch
 
+    from experiments.page import write_index
     from experiments.plan import print_corpora, quiet, wanted_runs
     from experiments.rows import Rows, tasks
-    from experiments.runs import Runs, check_trainer
+    from experiments.runs import Runs, check_trainer, deadline
 
     quiet()
     if config["trainer"]["threads"]:
         torch.set_num_threads(config["trainer"]["threads"])
-    failed: dict[str, str] = {}
+    failed: dict[tuple[str, str], str] = {}
+    until = deadline(config)
     library.make_demo()
     for seed in range(config["seed"], config["seed"] + args.seeds):
-        runs = Runs(args.paper, config | {"seed": seed}, library, report)
+        runs = Runs(args.paper, config | {"seed": seed}, library, report, until)
         tester = Rows(table, config | {"seed": seed}, args.protocol, library, runs, report)
         if seed == config["seed"]:  # whatever is wrong should be known before hours of training
             check_trainer(config)
             for row in rows:
                 tester.check(row)
-            print_corpora(config, library, table, rows, wanted_runs(rows, runs), report)
+            print_corpora(config, library, table, rows, wanted_runs(table, rows, config, runs), report)
             for row in rows:
                 for task in tasks(table, row, config):
                     tester.test_set(row, task)
-        failed |= test_rows(rows, tester, train_runs(rows, runs))
+        failed |= test_rows(rows, tester, train_runs(table, rows, runs))
+    write_index(Path(config["output"]))
     show([table], Path(config["output"]), "terminal", args.preset, args.protocol)
-    for system, why in failed.items():
-        print(f"run.py: no number for {system}: {why}", file=sys.stderr)
+    for why in dict.fromkeys(failed.values()):
+        cells = {}
+        for (system, key), reason in failed.items():
+            if reason == why:
+                cells.setdefault(system, []).append(key)
+        told = [f"{name} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})" for name, keys in cells.items()]
+        print(f"run.py: no number for {', '.join(told)}: {why}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -142,6 +172,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         epilog="key=value changes any key of the configuration that --dry-run prints.",
     )
     parser.add_argument("--list", action="store_true", help="papers, tables and rows")
+    parser.add_argument("--verify", type=Path, metavar="RUN", help="check a record, or all below a folder")
     parser.add_argument("--paper", help="one of " + ", ".join(paper_names()))
     parser.add_argument("--table", help="default: the paper's first")
     parser.add_argument("--row", action="append", help="only this row; may be given several times")
@@ -149,6 +180,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--protocol", default="published", help="published (default) or aligned")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="configuration, runs, rows, corpora and cost")
+    parser.add_argument("--method", metavar="FILE.py:CLASS", help="a method of your own as one more row")
+    parser.add_argument("--corpus", metavar="FILE.yaml", help="a corpus of your own instead of the paper's")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     return parser.parse_intermixed_args(argv)
 
@@ -157,14 +190,24 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         list_everything()
         return 0
+    if args.verify:
+        from experiments.verification import verify
+
+        return verify(args.verify, report)
     if not args.paper:
         raise UserError("which paper? --paper P, or --list shows them.")
     if args.seeds < 1:
         raise UserError("--seeds needs a number above 0.")
     table = load_table(args.paper, args.table or load_paper(args.paper)["tables"][0])
+    guest, corpus = {}, load_corpus(Path(args.corpus)) if args.corpus else None
+    if args.method:
+        row, guest = guest_row(args.method)
+        table = replace(table, rows=(*table.rows, row))
+        args.row = [*(args.row or []), row.system]
     rows = chosen_rows(table, args.row)
-    config = configure(args.paper, args.preset, args.overrides)
-    config |= {"preset": args.preset, "changes": changes(config, args.paper, args.preset)}
+    config = configure(args.paper, args.preset, args.overrides, guest=guest, corpus=corpus)
+    changed = changes(config, configure(args.paper, args.preset, guest=guest, corpus=corpus))
+    config |= {"preset": args.preset, "changes": changed, "corpus": args.corpus}
     if args.protocol not in config["protocols"]:
         raise UserError(f"unknown protocol {args.protocol}" + nearest(args.protocol, config["protocols"]))
     if config["trainer"]["devices"] != 1 or config["trainer"]["num_nodes"] != 1:

@@ -7,22 +7,24 @@ from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from callbacks.curves import draw_curves
+from callbacks.checkpoints import Checkpoints, OutOfTime, StepSeeds, WholeFiles, replacing
+from callbacks.curves import CurveLogger, draw_curves
 from callbacks.progress import TrainingProgress
 from datamodules.degradations import degradation
 from datamodules.library import Library
 from datamodules.pairs import Mixture, PairDataModule
 from datamodules.store import Store
-from experiments.records import cause, identity_hash, provenance, read_record, write_json
-from lightning_modules import find_stage
+from experiments.configuration import duration
+from experiments.page import write_page
+from experiments.records import cause, file_hash, identity_hash, provenance, read_record, write_json
+from lightning_modules import find_stage, own_source
 from lightning_modules.stage import Stage
+from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
 
 
@@ -44,12 +46,27 @@ def check_trainer(config: Mapping) -> None:
         raise UserError(f"trainer: {cause(error)}") from None
 
 
-def build_stage(run: Mapping, seed: int, used: Mapping[str, Stage]) -> Stage:
-    """The untrained stage of a run: the same for the same seed."""
+def build_stage(run: Mapping, seed: int, rate: int, used: Mapping[str, Stage]) -> Stage:
+    """The untrained stage of a run, the same for the same seed. rate: Hz, of a stage that is a method."""
     lightning.seed_everything(seed, workers=True, verbose=False)
     stage = find_stage(run["stage"])
-    options = stage.resolved(run["options"])
+    options = stage.resolved(run["options"]) | ({"rate": rate} if issubclass(stage, SuperResolver) else {})
     return stage(weights=run["weights"], optimizer=run["optimizer"], **options, **used)
+
+
+def restored(folder: Path) -> Stage:
+    """The stage of a finished run, from its folder and those of the runs that it uses, beside it.
+
+    Raises UserError where there is no finished run.
+    """
+    record = read_record(folder)
+    if record is None or record["kind"] != "run":
+        raise UserError(f"{folder} is not the folder of a finished run.")
+    run = record["identity"]
+    used = {part: restored(folder.parent / other) for part, other in run["uses"].items()}
+    stage = build_stage(run, run["seed"], run["data"]["rate"], used)
+    load_weights(stage, folder / "weights.safetensors")
+    return stage.eval().requires_grad_(False)
 
 
 def load_weights(stage: Stage, path: Path) -> None:
@@ -65,18 +82,28 @@ def load_weights(stage: Stage, path: Path) -> None:
     stage.load_state_dict(load_file(path))
 
 
-class NextWindows(lightning.Callback):
-    """A resumed run sees the windows that follow: Lightning restores a loader within an epoch only."""
-
-    def on_train_start(self, trainer, module):
-        trainer.train_dataloader.sampler.seen = int(module.batches_seen)
+def deadline(config: Mapping) -> float | None:
+    """When `trainer.max_time` from now is over, in seconds of time.monotonic (None: never)."""
+    limit = config["trainer"]["max_time"]
+    return None if limit is None else time.monotonic() + duration(limit)
 
 
 class Runs:
-    """The runs of a paper under one configuration. report: called with each line worth reading."""
+    """The runs of a paper under one configuration. report: called with each line worth reading.
 
-    def __init__(self, paper: str, config: Mapping, library: Library, report: Callable[[str], None]):
+    until: the command's `deadline` (None: the configuration's, from now).
+    """
+
+    def __init__(
+        self,
+        paper: str,
+        config: Mapping,
+        library: Library,
+        report: Callable[[str], None],
+        until: float | None = None,
+    ):
         self.paper, self.config, self.library, self.report = paper, config, library, report
+        self.until = deadline(config) if until is None else until
         self._stages: dict[str, Stage] = {}
 
     def needs(self, name: str, above: tuple[str, ...] = ()) -> list[str]:
@@ -142,6 +169,7 @@ class Runs:
         start = identity_hash(self.identity(run["start"])) if run["start"] else None
         data = {"rate": self.config["data"]["rate"], **run["data"], "mixture": mixture}
         own = {key: run[key] for key in ("stage", "weights", "optimizer", "training")}
+        own |= {"source": own_source(run["stage"])}
         return {
             **own,
             "options": self.options(name),
@@ -167,16 +195,23 @@ class Runs:
                 load_weights(stage, folder / "weights.safetensors")
             else:
                 stage = self.train(name, folder)
+            # The weights stay; optimiser states are three times their size.
+            (folder / "last.ckpt").unlink(missing_ok=True)
             self._stages[name] = stage.eval().requires_grad_(False)
         return self._stages[name]
 
     def untrained(self, name: str) -> Stage:
         run = self.config["runs"][name]
         used = {part: self.stage(other) for part, other in run["uses"].items()}
-        return build_stage(run, self.config["seed"], used)
+        return build_stage(run, self.config["seed"], self.config["data"]["rate"], used)
 
     def train(self, name: str, folder: Path) -> Stage:
-        """Trains (or goes on with) a run and leaves its weights, curves and record in `folder`."""
+        """Trains (or goes on with) a run and leaves its weights, curves and record in `folder`.
+
+        Raises OutOfTime, with a checkpoint left, where `trainer.max_time` is over before it is trained.
+        """
+        if self.until is not None and time.monotonic() >= self.until:
+            raise OutOfTime("not begun: trainer.max_time is over; the same command goes on")
         run, training = self.config["runs"][name], self.config["runs"][name]["training"]
         stage, data = self.untrained(name), self.datamodule(name)
         if run["start"]:
@@ -187,10 +222,11 @@ class Runs:
         told = ", ".join(f"{part} {store.hours:.2f} h, weight {weight}" for part, (store, weight) in parts)
         self.report(f"run {name} {folder.name}: trains on {told}")
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
+        with replacing(folder / "config.yaml") as partial:
+            OmegaConf.save(OmegaConf.create(dict(self.config)), partial)
         epochs = training["steps"] // training["check_every"]
         checkpoint = folder / "last.ckpt"
-        keeper = ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)
+        keeper = Checkpoints(checkpoint, self.config["trainer"]["save_every"], self.until)
         bar = TrainingProgress(name, epochs * training["check_every"])
         trainer = lightning.Trainer(
             max_epochs=epochs,
@@ -198,7 +234,9 @@ class Runs:
             num_sanity_val_steps=0,
             log_every_n_steps=max(1, training["check_every"] // 10),
             logger=loggers(folder, self.paper, name, self.config),
-            callbacks=[keeper, NextWindows(), bar],
+            callbacks=[StepSeeds(self.config["seed"]), bar, keeper],
+            plugins=[WholeFiles()],
+            enable_checkpointing=False,
             **trainer_options(self.config),
         )
         if checkpoint.is_file():
@@ -210,7 +248,6 @@ class Runs:
         finally:
             close(trainer.loggers)
         self.finish(name, folder, stage, data, time.perf_counter() - started)
-        checkpoint.unlink(missing_ok=True)  # the weights stay; optimiser states are three times their size
         return stage
 
     def finish(self, name: str, folder: Path, stage: Stage, data: PairDataModule, seconds: float) -> None:
@@ -233,7 +270,8 @@ class Runs:
             raise UserError(f"run {name} diverged ({measures}): lower runs.{name}.optimizer.lr.")
         stage_name = f"{type(stage).__module__}.{type(stage).__name__}"
         weights = {key: tensor.contiguous() for key, tensor in stage.state_dict().items()}
-        save_file(weights, folder / "weights.safetensors", {"stage": stage_name, "run": folder.name})
+        with replacing(folder / "weights.safetensors") as partial:
+            save_file(weights, partial, {"stage": stage_name, "run": folder.name})
         draw_curves(folder, f"{self.paper} {name} {folder.name}")
         parameters = sum(p.numel() for p in stage.network.parameters())
         record = {
@@ -245,11 +283,13 @@ class Runs:
             "identity": self.identity(name),
             "parameters": parameters,
             "held_out": measures,
+            "weights": file_hash(folder / "weights.safetensors"),
             "seconds": round(seconds, 1),
             "provenance": provenance(),
         }
         write_json(folder / "record.json", record)
-        told = ", ".join(f"{kind} {value:.3f}" for kind, value in measures.items())
+        write_page(folder)
+        told = ", ".join(f"{kind} {value:.4g}" for kind, value in measures.items())
         self.report(f"run {name} {folder.name}: held-out error {told}")
 
     def held_out(self, stage: Stage, data: PairDataModule) -> dict[str, float]:
@@ -259,9 +299,8 @@ class Runs:
 
 
 def loggers(folder: Path, paper: str, name: str, config: Mapping) -> list:
-    """CSV always; W&B where there is an account or WANDB_MODE=offline, under the run's own id."""
-    attempt = sum(1 for _ in folder.glob("curves/*"))
-    chosen = [CSVLogger(folder, name="curves", version=f"attempt_{attempt:03d}")]
+    """Curves always; W&B where there is an account or WANDB_MODE=offline, under the run's own id."""
+    chosen: list = [CurveLogger(folder)]
     if wanted := wandb_mode():
         from lightning.pytorch.loggers import WandbLogger
 
@@ -279,7 +318,7 @@ def loggers(folder: Path, paper: str, name: str, config: Mapping) -> list:
 def close(loggers: list) -> None:
     """Ends the W&B run, so that the next run of this process gets its own."""
     for logger in loggers:
-        if not isinstance(logger, CSVLogger):
+        if not isinstance(logger, CurveLogger):
             logger.experiment.finish()
 
 
@@ -300,5 +339,5 @@ def count_parameters(config: Mapping, name: str) -> tuple[int, torch.nn.Module]:
     run = config["runs"][name]
     with torch.device("meta"):
         used = {part: count_parameters(config, other)[1] for part, other in run["uses"].items()}
-        stage = build_stage(run, config["seed"], used)
+        stage = build_stage(run, config["seed"], config["data"]["rate"], used)
     return sum(p.numel() for p in stage.network.parameters()), stage

@@ -1,8 +1,12 @@
 """How methods learn and predict. One line here makes a method known to every table and command."""
 
+import hashlib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 from signals.errors import UserError
 
@@ -19,8 +23,10 @@ METHODS = {
 
 
 def find_stage(name: str) -> type:
-    """`audiosr.VAE` -> the class. Raises UserError where there is none."""
+    """`audiosr.VAE`, or a single stage as `find_method` names it -> the class. Raises UserError."""
     module, _, stage = name.rpartition(".")
+    if ":" in name or name in METHODS:
+        return find_method(name)
     if not module or importlib.util.find_spec(f"lightning_modules.{module}") is None:
         raise UserError(f"no stage {name}.")
     found = getattr(importlib.import_module(f"lightning_modules.{module}"), stage, None)
@@ -30,13 +36,43 @@ def find_stage(name: str) -> type:
 
 
 def find_method(name: str) -> type:
-    """`audiosr` -> the class. Raises UserError where there is none."""
+    """`audiosr`, or a class in a file of one's own, `mine.py:Net` -> the class. Raises UserError."""
+    if ":" in name:
+        file, _, class_name = name.rpartition(":")
+        return _own_class(Path(file).resolve(), class_name, own_source(name))
     if name not in METHODS:
-        raise UserError(f"unknown method {name}: one of {', '.join(METHODS)}.")
+        raise UserError(f"unknown method {name}: one of {', '.join(METHODS)}, or your own file.py:Class.")
     module, _, method = METHODS[name].partition(":")
     return getattr(importlib.import_module(f"lightning_modules.{module}"), method)
 
 
+def own_source(name: str) -> str | None:
+    """The hash of the file of `mine.py:Net`, by which its results are named; None for a method of ours."""
+    if ":" not in name:
+        return None
+    path = Path(name.rpartition(":")[0])
+    if not path.is_file():
+        raise UserError(f"method {name}: no file {path}.")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+@cache
+def _own_class(path: Path, class_name: str, source: str) -> type:
+    spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where a dataclass looks for its own module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"method {path.name} cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(getattr(module, class_name, None), type):
+        raise UserError(f"method {path.name}: no class {class_name} in it.")
+    return getattr(module, class_name)
+
+
 def build_method(name: str, rate: int, parts: Mapping[str, object], settings: Mapping):
-    """A SuperResolver at `rate` Hz from trained parts. Raises UserError where the method is not known."""
-    return find_method(name)(rate=rate, **parts, **settings)
+    """A SuperResolver at `rate` Hz from trained parts; one that was trained itself is its part `itself`.
+
+    Raises UserError where the method is not known.
+    """
+    return parts["itself"] if "itself" in parts else find_method(name)(rate=rate, **parts, **settings)

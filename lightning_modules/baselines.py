@@ -1,10 +1,14 @@
 """Systems without weights, for scale: what the input scores as it is, and what interpolation alone gives."""
 
+import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
+from lightning_modules.stage import noise
 from lightning_modules.super_resolver import SuperResolver
 from signals.interpolation import INTERPOLATIONS
 from signals.resampling import resample
+from signals.spectra import istft, stft
 from signals.types import Signal
 
 
@@ -64,3 +68,25 @@ class Sinc(Interpolation):
     """Band-limited interpolation by a long windowed sinc."""
 
     kind = "sinc"
+
+
+class EnvelopeNoise(SuperResolver):
+    """The input, and above the cut-off the reference's spectral envelope filled with noise: an oracle.
+
+    It calibrates LSD: with nothing right but the envelope, `lsd_nuwave` above the cut-off is near 0.8, so
+    what scores less there has been smoothed. The envelope is the power of the reference's STFT (Hann, 2048
+    samples every 512), averaged over `smoothing` bins and frames.
+    """
+
+    oracle = True
+    smoothing = (7, 3)
+
+    def resolve(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor | None) -> Tensor:
+        samples = low.wave.shape[-1]
+        power = stft(reference, 2048, 512).abs().square()
+        margins = [size // 2 for size in self.smoothing]
+        envelope = avg_pool2d(power[:, None], self.smoothing, 1, margins, count_include_pad=False)[:, 0]
+        white = stft(noise((1, samples), seeds), 2048, 512) / torch.hann_window(2048).norm()  # of unit power
+        hertz = torch.linspace(0, self.rate / 2, 1025, device=cutoff.device)
+        above = (hertz >= cutoff[:, None])[..., None]
+        return low.wave + istft(white * envelope.sqrt() * above, 2048, 512, samples)

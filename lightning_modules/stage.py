@@ -39,8 +39,10 @@ class Stage(lightning.LightningModule):
     `batches_seen` counts training batches: it is saved, so what follows from it is the same after a resume.
     """
 
-    def __init__(self, weights: Mapping[str, float], optimizer: Mapping):
-        super().__init__()
+    defaults: Mapping = {}  # where a configuration says nothing: weights, optimizer, options, training, data
+
+    def __init__(self, weights: Mapping[str, float], optimizer: Mapping, **rest):
+        super().__init__(**rest)  # of a method that is a stage itself
         self.weights, self.optimizer = dict(weights), dict(optimizer)
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
 
@@ -52,11 +54,11 @@ class Stage(lightning.LightningModule):
     @property
     def network(self) -> nn.Module:
         """What the stage leaves to its method; its parameters are the ones that papers count."""
-        raise NotImplementedError
+        return self
 
-    def example(self, batch: int, samples: int) -> tuple:
-        """Arguments of `network` for so many windows of so many samples, to count its work by."""
-        raise NotImplementedError
+    def example(self, batch: int, samples: int) -> tuple | None:
+        """Arguments of `network` for so many windows of so many samples, to count its work by, if known."""
+        return None
 
     def losses(self, pair: Pair) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -124,9 +126,14 @@ class AdversarialStage(Stage):
     """
 
     def __init__(
-        self, weights: Mapping[str, float], optimizer: Mapping, n_critic: int = 1, critic_from: int = 0
+        self,
+        weights: Mapping[str, float],
+        optimizer: Mapping,
+        n_critic: int = 1,
+        critic_from: int = 0,
+        **rest,
     ):
-        super().__init__(weights, optimizer)
+        super().__init__(weights, optimizer, **rest)
         self.automatic_optimization = False
         self.n_critic, self.critic_from = n_critic, critic_from
         self.generator: nn.Module

@@ -1,6 +1,6 @@
 """What is tested and what enhances recordings: any length, any rate in, `rate` out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import gcd
 
 import lightning
@@ -11,7 +11,13 @@ from torch.nn.functional import pad
 from signals.errors import UserError
 from signals.interpolation import INTERPOLATIONS
 from signals.resampling import resample, resampled_length
-from signals.types import Pair, Signal, silence_padding
+from signals.types import Pair, Recording, Signal, silence_padding
+
+REACH = (
+    80  # input samples beyond which no resampling or interpolation here reads, per step of the slower rate
+)
+HELD = ("hold", "linear", "cubic", "spline")  # interpolations that take the ends to be held, not silent
+LONG_WINDOW = 2**19  # samples at once of a long recording, for a method that takes any length
 
 
 def raise_rate(low: Signal, rate: int, upsample: str) -> Signal:
@@ -63,6 +69,61 @@ class SuperResolver(lightning.LightningModule):
         """
         raise NotImplementedError
 
+    # What a method may wrap -------------------------------------------------------------------------------
+
+    def survey(
+        self, low: Recording, cutoff: Tensor | None, seeds: Tensor, reference: Recording | None
+    ) -> dict[str, Tensor]:
+        """What a recording has one of, however it is cut: its `cutoff` [B] Hz, a level [B, ...]."""
+        return {} if cutoff is None else {"cutoff": cutoff}
+
+    def windows(
+        self,
+        low: Recording,
+        firsts: Sequence[int],
+        count: int,
+        whole: Mapping[str, Tensor],
+        seeds: Tensor,
+        reference: Recording | None,
+    ) -> Tensor:
+        """Windows of `count` samples at `rate` from each of P `firsts` on -> [P * B, 1, count].
+
+        whole: what `survey` found, and seeds, of each of the P * B.
+        """
+        if self.upsample == "none" and low.rate <= self.rate:
+            size = count * low.rate // self.rate
+            heard = torch.cat([low.read(first * low.rate // self.rate, size) for first in firsts])
+            given = Signal.of(heard, low.rate)
+        else:
+            raised = self.raised(low)
+            given = Signal.of(torch.cat([raised.read(first, count) for first in firsts]), self.rate)
+        referred = torch.cat([reference.read(first, count) for first in firsts]) if reference else None
+        return self.resolve(given, whole.get("cutoff"), seeds, referred)
+
+    def raised(self, low: Recording) -> Recording:
+        """`low` at `rate`: a stretch of it is equal to the same of the whole brought there."""
+        if low.rate == self.rate:
+            return low
+        shared = gcd(self.rate, low.rate)
+        up, down = self.rate // shared, low.rate // shared
+        margin = 0 if self.upsample == "fft" else -(-REACH * max(1, low.rate // self.rate + 1) // down)
+
+        def read(first: int, count: int) -> Tensor:
+            start = first // up  # of the grid of samples that both rates have
+            size = (-(-(first - start * up + count) // up) + 2 * margin) * down
+            begin = (start - margin) * down
+            wave = low.read(begin, size)
+            if self.upsample in HELD and low.rate < self.rate:
+                before, after = max(0, -begin), max(0, begin + size - low.samples)
+                wave = pad(wave[..., before : size - after], (before, after), mode="replicate")
+            wave = raise_rate(Signal.of(wave, low.rate), self.rate, self.upsample).wave
+            skipped = first + (margin - start) * up
+            return wave[..., skipped : skipped + count]
+
+        return Recording(read, resampled_length(low.samples, low.rate, self.rate), self.rate)
+
+    # Whole recordings -------------------------------------------------------------------------------------
+
     def forward(
         self,
         low: Signal,
@@ -92,65 +153,82 @@ class SuperResolver(lightning.LightningModule):
         for size, length in sorted(set(zip(low.lengths.tolist(), lengths.tolist(), strict=True))):
             rows = (low.lengths == size) & (lengths == length)
             wave = self.resolve_whole(
-                Signal.of(low.wave[rows, :, :size], low.rate),
+                Recording.of(low.wave[rows, :, :size], low.rate),
                 None if cutoff is None else cutoff[rows],
                 seeds[rows],
-                None if reference is None else reference.wave[rows, :, :length],
+                None if reference is None else Recording.of(reference.wave[rows, :, :length], self.rate),
             )
             out[rows, :, :length] = wave[..., :length].to(out.dtype)
         return Signal(out, self.rate, lengths)
 
-    def resolve_whole(
-        self, low: Signal, cutoff: Tensor | None, seeds: Tensor, reference: Tensor | None
-    ) -> Tensor:
-        """Whole recordings of one length, at any rate -> [B, 1, T] at `rate`, by windows where they are long.
+    def enhance(self, low: Recording, cutoff: float | None = None, seed: int = 0) -> Iterator[Tensor]:
+        """The estimate of a recording of any length, [B, 1, ...] at a time, in bounded memory.
 
-        A subclass wraps it for what a recording has one of, as its level.
+        B: channels; what is random is the same in all of them. cutoff: Hz, as in `forward`. Raises UserError
+        where the method is an oracle.
         """
-        total = resampled_length(low.wave.shape[-1], low.rate, self.rate)
-        if self.upsample != "none" or low.rate > self.rate:
-            low = raise_rate(low, self.rate, self.upsample)
-        if self.window is None or total <= self.window:
-            return self.resolve(low, cutoff, seeds, reference)
-        return self._overlap_add(low, cutoff, seeds, reference, total)
+        if self.oracle:
+            raise UserError(f"{type(self).__name__} is an oracle: it needs the full-band reference.")
+        example = low.read(0, 0)
+        seeds = torch.full((len(example),), seed, device=example.device)
+        if cutoff is None and not self.blind:
+            cutoff = low.rate / 2
+        edges = None if cutoff is None else torch.full((len(seeds),), float(cutoff), device=seeds.device)
+        return self.pieces(low, edges, seeds, None, self.window or LONG_WINDOW)
 
-    def _overlap_add(
-        self, low: Signal, cutoff: Tensor | None, seeds: Tensor, reference: Tensor | None, total: int
+    def resolve_whole(
+        self, low: Recording, cutoff: Tensor | None, seeds: Tensor, reference: Recording | None
     ) -> Tensor:
-        """[B, 1, total] by windows whose neighbours cross-fade linearly over `overlap`, a few at once."""
+        """[B, 1, T] at `rate`, in memory; by windows where the method has them."""
+        return torch.cat(list(self.pieces(low, cutoff, seeds, reference, self.window)), dim=-1)
+
+    def pieces(
+        self,
+        low: Recording,
+        cutoff: Tensor | None,
+        seeds: Tensor,
+        reference: Recording | None,
+        window: int | None,
+    ) -> Iterator[Tensor]:
+        """The estimate from its beginning to its end, as consecutive [B, 1, ...] at `rate`.
+
+        window: samples at `rate` (None: the whole at once). Neighbours cross-fade linearly over their
+        overlap; a few are resolved at once, and no more is ever held.
+        """
+        total = resampled_length(low.samples, low.rate, self.rate)
+        whole = self.survey(low, cutoff, seeds, reference)
+        if window is None or total <= window:
+            yield self.windows(low, [0], total, whole, seeds, reference)
+            return
         grid = self.rate // gcd(self.rate, low.rate)  # samples after which both rates have one
-        window = self.window // grid * grid
-        hop = (window - self.overlap) // grid * grid
+        window = window // grid * grid
+        hop = (window - (self.overlap if self.window else self.rate // 10)) // grid * grid
         if hop <= 0:
-            raise UserError(
-                f"a window of {self.window} samples is too short for {low.rate} to {self.rate} Hz."
-            )
-        overlap, batch = window - hop, len(low.wave)
+            raise UserError(f"a window of {window} samples is too short for {low.rate} to {self.rate} Hz.")
+        batch, overlap = len(seeds), window - hop
         count = -(-(total - overlap) // hop)
-        ramp = (torch.arange(window, device=low.wave.device) + 0.5) / max(overlap, 0.5)
+        at_once = max(1, self.windows_at_once // batch) if self.window else 1
+        ramp = (torch.arange(window, device=seeds.device) + 0.5) / max(overlap, 0.5)
         fade = torch.minimum(ramp, ramp.flip(0)).clamp(max=1)
-        out = low.wave.new_zeros(batch, 1, (count - 1) * hop + window)
-        weight = torch.zeros(out.shape[-1], device=out.device)
-        at_once = max(1, self.windows_at_once // batch)
-
-        def windows(wave: Tensor, rate: int, places: range) -> Tensor:
-            step, size = hop * rate // self.rate, window * rate // self.rate
-            inside = [wave[..., place * step : place * step + size] for place in places]
-            return torch.cat([pad(part, (0, size - part.shape[-1])) for part in inside])
-
+        pending, weight = 0, torch.zeros(window, device=seeds.device)  # of the window at hand
         for first in range(0, count, at_once):
             places = range(first, min(first + at_once, count))
-
-            resolved = self.resolve(
-                Signal.of(windows(low.wave, low.rate, places), low.rate),
-                None if cutoff is None else cutoff.repeat(len(places)),
+            resolved = self.windows(
+                low,
+                [place * hop for place in places],
+                window,
+                {
+                    name: values.repeat(len(places), *[1] * (values.ndim - 1))
+                    for name, values in whole.items()
+                },
                 torch.cat([seeds + (place << 32) for place in places]),  # apart from neighbouring seeds
-                None if reference is None else windows(reference, self.rate, places),
+                reference,
             )
             for place, wave in zip(places, resolved.split(batch), strict=True):
-                out[..., place * hop : place * hop + window] += wave * fade
-                weight[place * hop : place * hop + window] += fade
-        return (out / weight)[..., :total]
+                pending, weight = pending + wave * fade, weight + fade
+                done = hop if place < count - 1 else total - place * hop
+                yield pending[..., :done] / weight[:done]
+                pending, weight = pad(pending[..., hop:], (0, hop)), pad(weight[hop:], (0, hop))
 
     def test_step(self, pair: Pair, _: int) -> Signal:
         """The estimate, as long as the reference: a lower rate's last sample may reach beyond it."""

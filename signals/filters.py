@@ -1,7 +1,9 @@
 """Low-pass filters, batched on the device: IIR by frequency response, ideal, and ssr_eval's STFT mask."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache
+from math import ceil, log, pi, tan
+from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -10,76 +12,120 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from signals.errors import UserError
 from signals.spectra import istft, stft
 
-KINDS = {
-    "butterworth": scipy.signal.butter,
-    "chebyshev": partial(scipy.signal.cheby1, rp=0.1),
-    "elliptic": partial(scipy.signal.ellip, rp=0.1, rs=60),
-    "bessel": partial(scipy.signal.bessel, norm="phase"),
+KINDS = {  # analog prototypes of an order and a ripple: zeros, poles, gain
+    "butterworth": lambda order, ripple: scipy.signal.buttap(order),
+    "chebyshev": scipy.signal.cheb1ap,
+    "elliptic": lambda order, ripple: scipy.signal.ellipap(order, ripple, 60),
+    "bessel": lambda order, ripple: scipy.signal.besselap(order, norm="phase"),
 }
-IDENTITY = np.array([[1.0, 0, 0, 1, 0, 0]])
+IDENTITY = np.array([[0.0, 0, 1, 0, 0, 1]])
 
 
-def design(kind: str, order: int, cutoff: float, rate: int) -> np.ndarray:
-    """Second-order sections [S, 6] of a low-pass filter with its edge at `cutoff` Hz, as ssr_eval has it.
+class Lowpass(NamedTuple):
+    """An IIR low-pass filter as SciPy and ssr_eval design it: by the bilinear transform, edge in Hz.
 
-    Chebyshev is type I with 0.1 dB ripple, elliptic has 0.1 dB ripple and 60 dB stop band; the edge of a
-    Bessel filter is where its phase is half-way (SciPy's norm="phase"), well above its -3 dB point.
-
-    Raises ValueError for an unknown kind and for a cutoff outside (0, rate / 2).
+    Chebyshev is type I. ripple: dB, in the pass band of Chebyshev and elliptic filters; elliptic ones have a
+    60 dB stop band. The edge is at -3 dB for Butterworth, at -`ripple` for Chebyshev and elliptic, and where
+    the phase is half-way for Bessel (SciPy's norm="phase"), well above its -3 dB point.
     """
+
+    kind: str
+    order: int
+    cutoff: float
+    ripple: float = 0.1
+
+    def edge(self, rate: int) -> float:
+        """The analog frequency tan(pi * cutoff / rate), which is the prototype's 1.
+
+        Raises UserError for a cut-off outside (0, rate / 2).
+        """
+        if not 0 < self.cutoff < rate / 2:
+            raise UserError(
+                f"a cut-off of {self.cutoff:g} Hz: at {rate} Hz, 0 to {rate / 2:g} Hz can be had."
+            )
+        return tan(pi * self.cutoff / rate)
+
+    def settling(self, rate: int) -> int:
+        """Samples after which the impulse response stays below -120 dB.
+
+        The time the slowest pole takes, and two samples for the zeros of each section.
+        """
+        poles = _prototype(*self.shape)[1] * self.edge(rate)
+        radius = max(np.abs((1 + poles) / (1 - poles)).max(), 1e-6)
+        return ceil(log(1e-6) / log(radius)) + 2 * ceil(self.order / 2)
+
+    @property
+    def shape(self) -> tuple[str, int, float]:
+        """All but the frequency: what the prototype depends on."""
+        return self.kind, self.order, self.ripple
+
+
+@lru_cache(maxsize=256)
+def _prototype(kind: str, order: int, ripple: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Zeros, poles and gain of the analog filter H(s) with its edge at 1."""
     if kind not in KINDS:
-        raise ValueError(f"unknown filter {kind!r}: one of {', '.join(KINDS)}")
-    if not 0 < cutoff < rate / 2:
-        raise ValueError(f"cutoff of {cutoff} Hz is not between 0 and {rate / 2} Hz, half the rate")
-    return KINDS[kind](N=order, Wn=cutoff, fs=rate, output="sos")
+        raise UserError(f"unknown filter {kind}: one of {', '.join(KINDS)}.")
+    zeros, poles, gain = KINDS[kind](order, ripple)
+    return zeros, np.atleast_1d(poles), gain
 
 
-def settling(sos: np.ndarray) -> int:
-    """Samples after which the impulse response of `sos` [S, 6] stays below -120 dB.
+@lru_cache(maxsize=256)
+def _sections(kind: str, order: int, ripple: float, squared: bool) -> np.ndarray:
+    """[S, 6] quadratics over quadratics, highest power first, whose product is H(s).
 
-    The time the slowest pole takes, and two samples for the zeros of each section. Raises ValueError if `sos`
-    is not stable.
+    squared: |H(jW)|^2 as a function of x = W^2 instead. Since H is real, that is H(s) H(-s) at s^2 = -x: a
+    root r of H becomes the root -r^2 in x.
     """
-    radius = max(np.abs(np.roots(section[3:])).max(initial=0) for section in sos)
-    if radius >= 1:
-        raise ValueError(f"filter is not stable: a pole has radius {radius:.6f}")
-    decay = np.log(1e-6) / np.log(radius) if radius > 0 else 0
-    return int(np.ceil(decay)) + 2 * len(sos)
+    zeros, poles, gain = _prototype(kind, order, ripple)
+    if squared:
+        zeros, poles, gain = -(zeros**2), -(poles**2), gain**2
+    return scipy.signal.zpk2sos(zeros, poles, gain, analog=True)
 
 
-def sosfilt(wave: Tensor, sos: Sequence[np.ndarray] | np.ndarray, zero_phase: bool) -> Tensor:
-    """Filter `wave` [B, 1, T] by second-order sections: one [S, 6] for all, or a list of B with any S each.
+def lowpass(wave: Tensor, filters: Lowpass | Sequence[Lowpass], rate: int, zero_phase: bool) -> Tensor:
+    """Filter `wave` [B, 1, T] at `rate` Hz: one filter for all, or B of any kind and order.
 
     One FFT over the signal and the silence in which the filter settles. Causal, it equals SciPy's sosfilt to
     -120 dB. Zero-phase, the signal is filtered forwards and backwards with silence before and after it, and
-    equals sosfiltfilt more than `settling(sos)` samples from the ends, where SciPy continues it instead.
+    equals sosfiltfilt more than `settling` samples from the ends, where SciPy continues it instead.
 
-    Raises ValueError if there are neither 1 nor B filters, or one is not stable.
+    Raises UserError for an unknown kind and for a cut-off outside (0, rate / 2), and ValueError if there are
+    neither 1 nor B filters.
     """
-    cascades = [sos] if isinstance(sos, np.ndarray) else list(sos)
-    if len(cascades) not in (1, len(wave)):
-        raise ValueError(f"{len(cascades)} filters for a batch of {len(wave)}: one each, or one for all")
+    filters = [filters] if isinstance(filters, Lowpass) else list(filters)
+    if len(filters) not in (1, len(wave)):
+        raise ValueError(f"{len(filters)} filters for a batch of {len(wave)}: one each, or one for all")
     samples = wave.shape[-1]
     # One stretch of silence serves both directions: the FFT is circular, so what rings ahead ends up there.
-    size = scipy.fft.next_fast_len(samples + max(map(settling, cascades)), real=True)
+    settling = max(each.settling(rate) for each in filters)
+    size = scipy.fft.next_fast_len(samples + settling, real=True)
+    response = _response(filters, rate, size, zero_phase, wave.device)[:, None]
     spectrum = torch.fft.rfft(wave, size)
-    response = _response(cascades, size, wave.device)[:, None]
-    response = response.abs().square() if zero_phase else response
-    return torch.fft.irfft(spectrum * response.to(spectrum.dtype), size)[..., :samples]
+    spectrum *= response.to(wave.dtype if zero_phase else spectrum.dtype)
+    return torch.fft.irfft(spectrum, size)[..., :samples]
 
 
-def _response(cascades: list[np.ndarray], size: int, device: torch.device) -> Tensor:
-    """Frequency responses [B, F] of cascades of sections at the bins of an rFFT, in double precision."""
+def _response(filters: list[Lowpass], rate: int, size: int, zero_phase: bool, device: torch.device) -> Tensor:
+    """[B, F] H, or |H|^2, at the bins of an rFFT of `size`, in double precision.
+
+    A filter made by the bilinear transform answers to w as its prototype does to tan(w / 2) / edge.
+    """
+    cascades = [_sections(*each.shape, zero_phase) for each in filters]
     longest = max(map(len, cascades))
-    padded = [np.concatenate([sos, IDENTITY.repeat(longest - len(sos), 0)]) for sos in cascades]
+    padded = [np.concatenate([each, IDENTITY.repeat(longest - len(each), 0)]) for each in cascades]
     sections = torch.from_numpy(np.stack(padded)).to(device)
-    omega = torch.arange(size // 2 + 1, device=device, dtype=torch.float64) * (2 * torch.pi / size)
-    delay = torch.polar(torch.ones_like(omega), -omega)
-    response = torch.ones_like(delay)
-    for b0, b1, b2, a0, a1, a2 in sections[..., None].permute(1, 2, 0, 3):
-        response = response * (b0 + delay * (b1 + delay * b2)) / (a0 + delay * (a1 + delay * a2))
+    edges = torch.tensor([[each.edge(rate)] for each in filters], dtype=torch.float64, device=device)
+    bins = torch.arange(size // 2 + 1, dtype=torch.float64, device=device)
+    # At Nyquist the tangent of the nearest double to pi / 2 is 1e16: finite, and far enough.
+    warped = (bins * (pi / size)).tan().abs()
+    v = warped.square() / edges.square() if zero_phase else 1j * warped / edges
+    response, quadratic = torch.ones_like(v), torch.empty_like(v)  # in place: memory is what costs here
+    for b2, b1, b0, a2, a1, a0 in sections.permute(1, 2, 0)[..., None]:
+        response *= torch.mul(b2, v, out=quadratic).add_(b1).mul_(v).add_(b0)
+        response /= torch.mul(a2, v, out=quadratic).add_(a1).mul_(v).add_(a0)
     return response
 
 
@@ -91,10 +137,12 @@ def boxcar(wave: Tensor, cutoff: Tensor, rate: int) -> Tensor:
     """
     samples = wave.shape[-1]
     size = scipy.fft.next_fast_len(2 * samples, real=True)
-    lags = torch.fft.fftfreq(size, 1 / size, device=wave.device, dtype=torch.float64)
+    lags = torch.arange(size // 2 + 1, device=wave.device, dtype=torch.float64)
     band = (2 * cutoff.double() / rate)[:, None, None]
-    response = torch.fft.rfft(band * torch.sinc(band * lags)).real.to(wave.dtype)
-    return torch.fft.irfft(torch.fft.rfft(wave, size) * response, size)[..., :samples]
+    response = torch.fft.hfft(band * torch.sinc(band * lags), size)[..., : len(lags)]  # of an even signal
+    spectrum = torch.fft.rfft(wave, size)
+    spectrum *= response.to(wave.dtype)
+    return torch.fft.irfft(spectrum, size)[..., :samples]
 
 
 def stft_hard(wave: Tensor, cutoff: Tensor, rate: int, n_fft: int = 2048, hop: int = 441) -> Tensor:

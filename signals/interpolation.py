@@ -49,12 +49,27 @@ def sinc(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
     return pad(resampled, (0, length - resampled.shape[-1]))
 
 
+def fft(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+    """scipy.signal.resample: the spectrum, continued with zeros. TFNet's.
+
+    To it the signal, zero-padded to a whole number of periods of the two grids, repeats itself for ever: what
+    is at one end is heard, ever fainter, from the other end on, so batch only what is of one length.
+    """
+    up, down = rate_out // gcd(rate_in, rate_out), rate_in // gcd(rate_in, rate_out)
+    periods = max(ceil(wave.shape[-1] / down), ceil(length / up))
+    spectrum = torch.fft.rfft(wave, periods * down)[..., : periods * min(up, down) // 2 + 1]
+    if up != down and periods * min(up, down) % 2 == 0:  # the shared Nyquist bin stands for two, or for one
+        spectrum[..., -1] *= 0.5 if up > down else 2
+    return torch.fft.irfft(spectrum, periods * up)[..., :length] * (up / down)
+
+
 INTERPOLATIONS: dict[str, Callable[[Tensor, int, int, int], Tensor]] = {
     "hold": hold,
     "linear": linear,
     "cubic": cubic,
     "spline": spline,
     "sinc": sinc,
+    "fft": fft,
 }
 
 

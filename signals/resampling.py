@@ -69,3 +69,8 @@ def sinc(wave: Tensor, rate_in: int, rate_out: int) -> Tensor:
         beta=14.769656459379492,
     )
     return resampled.to(wave.dtype)
+
+
+def hann_sinc(wave: Tensor, rate_in: int, rate_out: int) -> Tensor:
+    """[B, 1, T] -> [B, 1, ceil(T * rate_out / rate_in)] by torchaudio's default: six zeros a side, Hann."""
+    return torchaudio.functional.resample(wave.double(), rate_in, rate_out).to(wave.dtype)

@@ -4,6 +4,7 @@ Shapes use one alphabet everywhere: `B` batch, `C` channels, `T` samples, `F` fr
 `M` mel bands.
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,36 @@ class Signal(NamedTuple):
     def of(cls, wave: Tensor, rate: int) -> "Signal":
         """A batch without padding: every sample of `wave` [B, 1, T] is valid."""
         return cls(wave, rate, torch.full((len(wave),), wave.shape[-1], device=wave.device))
+
+
+class Recording(NamedTuple):
+    """Signals of one length that are read by stretches: a long one never is in memory as a whole.
+
+    read: (first sample, how many) -> [B, 1, how many], silence outside. samples: of each. rate: Hz.
+    """
+
+    read: Callable[[int, int], Tensor]
+    samples: int
+    rate: int
+
+    @classmethod
+    def of(cls, wave: Tensor, rate: int) -> "Recording":
+        """A batch [B, 1, T] that is in memory anyway."""
+        samples = wave.shape[-1]
+
+        def read(first: int, count: int) -> Tensor:
+            out = wave.new_zeros(*wave.shape[:-1], count)
+            start, stop = max(first, 0), min(first + count, samples)
+            if start < stop:
+                out[..., start - first : stop - first] = wave[..., start:stop]
+            return out
+
+        return cls(read, samples, rate)
+
+    def stretches(self, length: int) -> Iterator[Tensor]:
+        """All of it in order, [B, 1, length] at a time; the last may be shorter."""
+        for first in range(0, self.samples, length):
+            yield self.read(first, min(length, self.samples - first))
 
 
 class Pair(NamedTuple):

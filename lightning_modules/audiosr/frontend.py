@@ -1,11 +1,16 @@
 """The log-mel spectrogram that all three networks of AudioSR speak."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from signals.spectra import mel_filters, stft
-from signals.types import Signal, silence_padding
+from signals.types import Recording, Signal, silence_padding
+
+SILENCE = 1e-5  # a peak below it is not raised
+STRETCH = 2**19  # samples of a long recording that are looked at at once
 
 
 def magnitude(wave: Tensor, n_fft: int, hop: int, window_length: int | None = None) -> Tensor:
@@ -62,8 +67,37 @@ def normalise(signal: Signal) -> tuple[Tensor, Tensor, Tensor]:
     mean = (total / samples).to(signal.wave.dtype)
     centred = silence_padding(signal.wave - mean, signal.lengths)
     peak = centred.abs().amax(dim=-1, keepdim=True)
-    gain = torch.where(peak > 1e-5, 0.5 / peak, 1.0)
+    gain = torch.where(peak > SILENCE, 0.5 / peak, 1.0)
     return centred * gain, mean, gain
+
+
+class Level(NamedTuple):
+    """The `mean` and the `gain`, each [B, 1, 1], by which `normalise` changes a whole recording."""
+
+    mean: Tensor
+    gain: Tensor
+
+    @classmethod
+    def of(cls, recording: Recording) -> "Level":
+        totals, tops, bottoms = [], [], []
+        for wave in recording.stretches(STRETCH):
+            totals.append(wave.sum(dim=-1, keepdim=True, dtype=torch.float64))
+            tops.append(wave.amax(dim=-1, keepdim=True))
+            bottoms.append(wave.amin(dim=-1, keepdim=True))
+        mean = (sum(totals) / recording.samples).to(tops[0].dtype)
+        peak = torch.maximum(torch.stack(tops).amax(0) - mean, mean - torch.stack(bottoms).amin(0))
+        return cls(mean, torch.where(peak > SILENCE, 0.5 / peak, 1.0))
+
+    def applied(self, recording: Recording) -> Recording:
+        """The recording without its mean and at peak 0.5; what is outside stays silent."""
+
+        def read(first: int, count: int) -> Tensor:
+            wave = recording.read(first, count)
+            places = torch.arange(first, first + count, device=wave.device)
+            inside = (places >= 0) & (places < recording.samples)
+            return (wave - self.mean) * self.gain * inside
+
+        return recording._replace(read=read)
 
 
 class RunningMean(nn.Module):

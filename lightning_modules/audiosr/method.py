@@ -1,25 +1,26 @@
 """AudioSR in use: estimate the band edge, diffuse the latent, vocode, put the known band back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
-from lightning_modules.audiosr.frontend import normalise
+from lightning_modules.audiosr.frontend import STRETCH, Level, normalise
 from lightning_modules.audiosr.latent_diffusion import LatentDiffusion
 from lightning_modules.audiosr.settings import Settings
 from lightning_modules.audiosr.vae import VAE
 from lightning_modules.audiosr.vocoder import Vocoder
 from lightning_modules.stage import uniform
-from lightning_modules.super_resolver import SuperResolver, raise_rate
+from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
-from signals.filters import design, sosfilt
+from signals.filters import Lowpass, lowpass
 from signals.spectra import istft, rolloff, stft
-from signals.types import Signal
+from signals.types import Recording, Signal
 
 ORDER = 8  # of the pre-filter
 LOWEST = 1000.0  # Hz; a lower estimate means dark or silent material, not a band edge (as released)
+CONTEXT = 8192  # samples on each side of a window in which the pre-filter settles
 HIGHEST = 0.98  # of the Nyquist frequency: above, the band counts as full
 
 
@@ -57,26 +58,55 @@ class AudioSR(SuperResolver):
         chosen = {key: value for key, value in settings.items() if key not in ("window", "overlap")}
         return {"window": settings["window"], "overlap": settings["overlap"], **asdict(Settings.of(**chosen))}
 
-    def resolve_whole(
-        self, low: Signal, cutoff: Tensor | None, seeds: Tensor, reference: Tensor | None
-    ) -> Tensor:
-        """One gain, one band edge and one pre-filter for the whole recording."""
-        wave, mean, gain = normalise(raise_rate(low, self.rate, self.upsample))
-        cutoff = self.band_edge(wave, low.rate / 2) if cutoff is None else cutoff
-        filtered = self.prefilter(wave, cutoff, seeds)
-        made = super().resolve_whole(Signal.of(filtered, self.rate), cutoff, seeds, None)
-        wave = self.replace_low_band(made, wave if self.settings.paste == "input" else filtered, cutoff)
-        return wave / gain + mean if self.settings.keep_level else normalise(Signal.of(wave, self.rate))[0]
+    def survey(
+        self, low: Recording, cutoff: Tensor | None, seeds: Tensor, reference: Recording | None
+    ) -> dict[str, Tensor]:
+        """One level, one band edge and one pre-filter (by its seed) for the whole recording."""
+        raised = self.raised(low)
+        level = Level.of(raised)
+        if cutoff is None:
+            cutoff = self.band_edge(level.applied(raised), low.rate / 2)
+        return {"cutoff": cutoff, "seeds": seeds, **level._asdict()}
 
-    def band_edge(self, wave: Tensor, highest: float) -> Tensor:
-        """[B] Hz, at most `highest`: below it lies `rolloff` of the time-summed magnitude of wave [B, 1, T].
+    def windows(
+        self,
+        low: Recording,
+        firsts: Sequence[int],
+        count: int,
+        whole: Mapping[str, Tensor],
+        seeds: Tensor,
+        reference: Recording | None,
+    ) -> Tensor:
+        batch, cutoff = len(seeds) // len(firsts), whole["cutoff"]
+        level = Level(whole["mean"][:batch], whole["gain"][:batch])
+        wave = level.applied(self.raised(low))
+        known = torch.cat([wave.read(first - CONTEXT, count + 2 * CONTEXT) for first in firsts])
+        filtered = self.prefilter(known, cutoff, whole["seeds"])
+        known, filtered = (wave[..., CONTEXT : CONTEXT + count] for wave in (known, filtered))
+        made = self.resolve(Signal.of(filtered, self.rate), cutoff, seeds, None)
+        out = self.replace_low_band(made, known if self.settings.paste == "input" else filtered, cutoff)
+        return out / whole["gain"] + whole["mean"] if self.settings.keep_level else out
+
+    def resolve_whole(
+        self, low: Recording, cutoff: Tensor | None, seeds: Tensor, reference: Recording | None
+    ) -> Tensor:
+        """At peak 0.5 where the level is not kept. (`enhance` cannot know the peak before the end.)"""
+        wave = super().resolve_whole(low, cutoff, seeds, reference)
+        return wave if self.settings.keep_level else normalise(Signal.of(wave, self.rate))[0]
+
+    def band_edge(self, recording: Recording, highest: float) -> Tensor:
+        """[B] Hz, at most `highest`: below it lies `rolloff` of the time-summed magnitude of a recording.
 
         Paper: "the 99% roll-off", which we take of the whole recording. It depends on the content: explicit
         cut-offs are better where they are known. Silent and dark material has no band edge of its own; it
         gets `highest`, half the rate it came at, where the released code sets 24 kHz and crashes.
         """
-        magnitude = self.vae.log_mel.magnitude(self.padded(wave))
-        hertz = rolloff(magnitude, self.settings.rolloff) * self.rate / 2 / (magnitude.shape[1] - 1)
+        log_mel = self.vae.log_mel
+        summed = sum(
+            log_mel.magnitude(self.padded(wave)).sum(dim=-1, keepdim=True)
+            for wave in recording.stretches(STRETCH // self.grid * self.grid)
+        )
+        hertz = rolloff(summed, self.settings.rolloff) * self.rate / 2 / (summed.shape[1] - 1)
         return torch.where(hertz < LOWEST, highest, hertz.clamp(max=highest)).float()
 
     def padded(self, wave: Tensor) -> Tensor:
@@ -90,14 +120,14 @@ class AudioSR(SuperResolver):
         narrow = cutoff < HIGHEST * self.rate / 2
         if not narrow.any():
             return wave
-        sections = [
-            design(kind, ORDER, float(hertz), self.rate)
+        filters = [
+            Lowpass(kind, ORDER, float(hertz))
             for kind, hertz, is_narrow in zip(chosen, cutoff, narrow, strict=True)
             if is_narrow
         ]
         out = wave.clone()
         for _ in range(self.settings.prefilter_passes):
-            out[narrow] = sosfilt(out[narrow], sections, zero_phase=True)
+            out[narrow] = lowpass(out[narrow], filters, self.rate, zero_phase=True)
         return out
 
     @torch.no_grad()
@@ -151,10 +181,25 @@ class GTMel(SuperResolver):
         hop = vocoder.log_mel.hop
         self.window, self.overlap = 1024 * hop, 64 * hop
 
-    def resolve_whole(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor) -> Tensor:
-        """One gain for the whole recording, taken back at the end."""
-        wave, mean, gain = normalise(Signal.of(reference, self.rate))
-        return super().resolve_whole(low, cutoff, seeds, wave) / gain + mean
+    def survey(
+        self, low: Recording, cutoff: Tensor | None, seeds: Tensor, reference: Recording
+    ) -> dict[str, Tensor]:
+        """One level for the whole recording."""
+        return Level.of(reference)._asdict()
+
+    def windows(
+        self,
+        low: Recording,
+        firsts: Sequence[int],
+        count: int,
+        whole: Mapping[str, Tensor],
+        seeds: Tensor,
+        reference: Recording,
+    ) -> Tensor:
+        batch = len(seeds) // len(firsts)
+        reference = Level(whole["mean"][:batch], whole["gain"][:batch]).applied(reference)
+        made = super().windows(low, firsts, count, whole, seeds, reference)
+        return made / whole["gain"] + whole["mean"]
 
     @torch.no_grad()
     def resolve(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor) -> Tensor:

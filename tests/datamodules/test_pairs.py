@@ -1,6 +1,7 @@
 """Pairs through real loaders: the same for (seed, step), however they are batched, loaded or resumed."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import numpy as np
@@ -113,12 +114,16 @@ def test_cut_is_silent_outside(start, length, margin):
 
 
 @pytest.mark.parametrize("loaders", [0, 2])
-def test_epochs_go_on_where_the_last_one_stopped(loaders):
+@pytest.mark.parametrize(("seen", "end"), [(0, 5), (3, 5), (5, 10), (9, 10), (10, 15)])
+def test_an_epoch_goes_on_from_the_batches_seen_to_its_end(loaders, seen, end):
+    stage = SimpleNamespace(batches_seen=torch.tensor(0))
     module = data(loaders=loaders)
+    module.trainer = SimpleNamespace(lightning_module=stage)
     loader = module.train_dataloader()
-    seeds = [seed for _ in range(2) for pair in pairs(module, loader) for seed in pair.seeds.tolist()]
-    assert len(loader) == 5
-    assert seeds == [item_seed(0, "train", k) for k in range(20)]
+    stage.batches_seen += seen
+    seeds = [seed for pair in pairs(module, loader) for seed in pair.seeds.tolist()]
+    assert len(loader) == 5  # of a whole epoch, which Lightning counts from its start
+    assert seeds == [item_seed(0, "train", k) for k in range(2 * seen, 2 * end)]
 
 
 class Watcher(lightning.LightningModule):
@@ -127,10 +132,12 @@ class Watcher(lightning.LightningModule):
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.register_buffer("batches_seen", torch.tensor(0))
         self.seen = []
 
     def training_step(self, pair: Pair, index: int) -> torch.Tensor:
         self.seen.append(pair)
+        self.batches_seen += 1
         return (self.weight * pair.low.wave).sum()
 
     def validation_step(self, pair: Pair, index: int) -> None:

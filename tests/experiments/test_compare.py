@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from experiments.compare import cell as cell_of
-from experiments.compare import is_built, main, render_html
+from experiments.compare import is_built, main, render_html, table_sheet
 from experiments.configuration import (
     LISTENER_METRICS,
     Column,
-    Row,
     Table,
     load_paper,
     load_table,
@@ -282,11 +281,13 @@ def test_ours_stands_beside_the_published_with_its_mark(capsys, workplace, form)
 
 def test_html_is_escaped():
     column = Column("a<b", "vctk", None, 4000, None, "LSD")
-    row = Row("<i>&", "unprocessed", {}, {}, {}, {}, {"a<b": 1.5}, {}, {"a<b": "<script>"})
+    like = load_table("audiosr", "table1").row("Unprocessed")
+    changed = {"system": "<i>&", "published": {"a<b": 1.5}, "notes": {"a<b": "<script>"}}
+    row = dataclasses.replace(like, **changed)
     table = Table("audiosr", "table1", "A & B <b>", (column,), (row,))
     line = {"dataset": "vctk", "scale": "", "cutoff_hz": 4000, "loss": "", "metric": "LSD", "system": "<i>&"}
     line |= {"published": 1.5, "reproduced": "", "measured": "", "standing": "", "run": ""}
-    page = render_html(table, [line])
+    page = render_html(table_sheet(table, [line]))
     assert "A &amp; B &lt;b&gt;" in page
     assert "<td>&lt;i&gt;&amp;</td>" in page
     assert "<th>a&lt;b</th>" in page
@@ -305,3 +306,130 @@ def test_a_wrong_name_is_one_line(capsys, workplace, argv, message):
     assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+# Two sets beside each other -------------------------------------------------------------------------------
+
+FILES = {f"f{n}": {"LSD": 1.0 + n / 10, "LSD-LF": 0.5, "group": "s"} for n in range(8)}
+
+
+def scored(id_: str, shift: float = 0.0, files=FILES, **changed) -> dict:
+    """A record with scores by file, `shift` above FILES."""
+    identity = {"rule": {"metrics": {"LSD": "lsd_nuwave"}, "bits": None, "degradation": {"name": "sinc"}}}
+    identity |= changed.pop("identity", {})
+    one = record(id_, identity=identity, **changed)
+    shifted = {name: {**scores, "LSD": scores["LSD"] + shift} for name, scores in files.items()}
+    return one | {"paper": "audiosr", "average": "file", "files": shifted}
+
+
+def compared(capsys, a: str, b: str, *options: str) -> list[dict]:
+    assert main([a, b, "--format", "csv", *options]) == 0
+    return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+
+
+def write_to(output: str, *records: dict) -> None:
+    for one in records:
+        folder = Path(output) / "audiosr" / one["id"]
+        folder.mkdir(parents=True)
+        write_json(folder / "record.json", one)
+
+
+def test_two_records_differ_by_what_they_do(capsys, workplace):
+    write_to("runs", scored("a", system="AudioSR"), scored("b", 0.25, system="GT-Mel"))
+    line, low = compared(capsys, "runs/audiosr/a", "runs/audiosr/b")
+    assert (line["system"], line["metric"], line["files"]) == ("AudioSR - GT-Mel", "LSD", "8")
+    assert (line["record_a"], line["record_b"], line["dataset"]) == ("a", "b", "vctk")
+    numbers = [float(line[key]) for key in ("a", "b", "difference", "low", "high")]
+    assert numbers == pytest.approx([1.35, 1.6, -0.25, -0.25, -0.25])
+    assert float(line["p"]) < 0.02
+    assert (low["metric"], float(low["difference"]), float(low["p"])) == ("LSD-LF", 0, 1)
+
+
+def test_sets_are_compared_row_by_row(capsys, workplace):
+    write_to("old", scored("a"), scored("b", cutoff_hz=8000), scored("only", system="GT-Mel"))
+    write_to("new", scored("c", 0.1), scored("d", 0.2, cutoff_hz=8000), scored("e", 0.3, seed=1))
+    lines = [line for line in compared(capsys, "old", "new") if line["metric"] == "LSD"]
+    assert [(line["record_a"], line["record_b"]) for line in lines] == [("a", "c"), ("b", "d")]
+    assert [float(line["difference"]) for line in lines] == pytest.approx([-0.1, -0.2])
+
+
+def test_of_a_set_the_largest_and_newest_counts(capsys, workplace):
+    write_to("old", scored("a"))
+    demo = scored("demo", 0.3, preset="demo", finished="2025-02-01T00:00:00Z")
+    newer = scored("newer", 0.1, finished="2025-01-02T00:00:00Z")
+    write_to("new", demo, newer, scored("older", 0.2))
+    assert compared(capsys, "old", "new")[0]["record_b"] == "newer"
+    assert compared(capsys, "old", "new", "--preset", "full")[0]["record_b"] == "newer"
+    assert main(["old", "new"]) == 0
+    assert "2 records of B stand aside" in capsys.readouterr().out
+
+
+def test_only_files_of_both_count(capsys, workplace):
+    fewer = {name: FILES[name] for name in ("f0", "f1", "f2")}
+    write_to("runs", scored("a"), scored("b", 0.5, files=fewer))
+    line, _ = compared(capsys, "runs/audiosr/a", "runs/audiosr/b")
+    assert (line["files"], float(line["a"]), float(line["b"])) == (
+        "3",
+        pytest.approx(1.1),
+        pytest.approx(1.6),
+    )
+    assert main(["runs/audiosr/a", "runs/audiosr/b"]) == 0
+    assert "5 files are in one set only" in capsys.readouterr().out
+
+
+def test_of_one_file_nothing_is_known_but_the_difference(capsys, workplace):
+    write_to("runs", scored("a"), scored("b", 0.5, files={"f0": FILES["f0"]}))
+    line, _ = compared(capsys, "runs/audiosr/a", "runs/audiosr/b")
+    assert (float(line["difference"]), line["low"], line["high"], line["p"]) == (-0.5, "", "", "")
+
+
+RULE = {"metrics": {"LSD": "lsd_nuwave"}, "bits": None, "degradation": {"name": "sinc"}}
+UNLIKE = {
+    "task": ({"cutoff_hz": 8000}, "tested on audiosr vctk, 4 kHz and audiosr vctk, 8 kHz"),
+    "protocol": ({"protocol": "aligned"}, "protocol published and aligned"),
+    "metric": (
+        {"identity": {"rule": RULE | {"metrics": {"LSD": "lsd_tfnet"}}}},
+        "LSD by lsd_nuwave and lsd_tfnet",
+    ),
+    "bits": ({"identity": {"rule": RULE | {"bits": 16}}}, "stored in bits None and 16"),
+    "degradation": ({"identity": {"rule": RULE | {"degradation": {"name": "iir"}}}}, "degradation"),
+    "rate": ({"identity": {"rate": 16000}}, "rate 48000 and 16000"),
+}
+
+
+@pytest.mark.parametrize(("changed", "reason"), UNLIKE.values(), ids=UNLIKE)
+def test_numbers_of_another_meaning_are_refused(capsys, workplace, changed, reason):
+    write_to("runs", scored("a"), scored("b", **changed))
+    assert main(["runs/audiosr/a", "runs/audiosr/b"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("compare.py: a and b cannot be compared: ") and reason in line
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["runs"], "two sets to compare"),
+        (["runs", "runs", "--paper", "audiosr", "--table", "table1"], "without --table"),
+        (["runs", "nowhere"], "no such folder or file: nowhere"),
+        (["runs", "runs/audiosr/run"], "is the run vae"),
+        (["runs", "other"], "no row in common"),
+        (["runs", "runs", "--preset", "demo"], "no scored row of demo"),
+        (["runs/audiosr/a", "notes.csv"], "notes.csv is not a CSV of evaluate.py"),
+    ],
+)
+def test_nothing_to_compare_is_one_line(capsys, workplace, argv, message):
+    write_to("runs", scored("a"), {"kind": "run", "id": "run", "run": "vae", "paper": "audiosr"})
+    write_to("other", scored("b", system="GT-Mel"))
+    Path("notes.csv").write_text("a,b\n1,2\n")
+    assert main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("compare.py: ") and message in line
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "html"])
+def test_differences_are_printed_in_every_format(capsys, workplace, form):
+    write_to("runs", scored("a"), scored("b", 0.25, system="GT-Mel"))
+    assert main(["runs/audiosr/a", "runs/audiosr/b", "--format", form]) == 0
+    text = html.unescape(capsys.readouterr().out)
+    for word in ("AudioSR - GT-Mel", "-0.25", "-0.25 ... -0.25", "LSD", "full, published"):
+        assert word in text

@@ -118,7 +118,7 @@ def test_changes_are_what_a_number_follows_from():
     ]
     meant = ["method.steps=5", "data.test_files=1", "datasets.vctk.average=file"]
     config = configure("audiosr", "demo", [*neutral, *meant])
-    assert changes(config, "audiosr", "demo") == sorted(meant)
+    assert changes(config, configure("audiosr", "demo")) == sorted(meant)
 
 
 def test_unknown_names_are_errors():

@@ -1,14 +1,11 @@
-"""Records: names that follow from content, atomic writing, means that say what they leave out."""
+"""Records: names that follow from content, atomic writing, provenance."""
 
 import json
-import math
 import os
-from statistics import pstdev
 
 import pytest
 
 from experiments.records import all_records, identity_hash, provenance, read_record, write_json
-from experiments.rows import means
 
 
 def test_an_identity_has_one_hash():
@@ -48,30 +45,3 @@ def test_provenance_is_complete_and_can_be_written():
     found = json.loads(json.dumps(provenance()))
     assert found.keys() == {"commit", "python", "packages", "machine", "finished"}
     assert found["packages"].keys() >= {"torch", "lightning", "diffusers"}
-
-
-FILES = {
-    "a1": {"LSD": 1.0, "SNR": 10.0},
-    "a2": {"LSD": 2.0, "SNR": math.nan},
-    "a3": {"LSD": 6.0, "SNR": 20.0},
-    "b1": {"LSD": 7.0, "SNR": math.inf},
-}
-GROUPS = {"a1": "a", "a2": "a", "a3": "a", "b1": "b"}
-
-
-def test_a_mean_over_files_or_over_groups():
-    assert means(FILES, GROUPS, "file")[0]["LSD"] == pytest.approx(4.0)  # (1 + 2 + 6 + 7) / 4
-    assert means(FILES, GROUPS, "group")[0]["LSD"] == pytest.approx(5.0)  # ((1 + 2 + 6) / 3 + 7) / 2
-    for average in ("file", "group"):
-        assert means(FILES, GROUPS, average)[1]["LSD"] == pytest.approx(pstdev([1, 2, 6, 7]))
-
-
-def test_scores_that_are_not_finite_are_left_out_by_name():
-    mean, std, left_out = means(FILES, GROUPS, "group")
-    assert left_out == {"SNR": ["a2", "b1"]}
-    assert (mean["SNR"], std["SNR"]) == (15.0, 5.0)
-
-
-def test_a_metric_without_any_finite_score_has_no_mean():
-    mean, std, left_out = means({"a1": {"SNR": math.nan, "LSD": 1.0}}, GROUPS, "group")
-    assert (mean, std, left_out) == ({"LSD": 1.0}, {"LSD": 0.0}, {"SNR": ["a1"]})

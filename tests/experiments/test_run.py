@@ -7,13 +7,18 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from safetensors.torch import load_file
 
-from experiments import compare
+from callbacks import checkpoints
+from callbacks.curves import read_curves
+from experiments import compare, runs
+from experiments.configuration import configure, duration
 from experiments.run import main
 from lightning_modules.audiosr.latent_diffusion import LatentDiffusion
 from lightning_modules.audiosr.vae import VAE
@@ -105,10 +110,11 @@ def test_a_run_leaves_weights_curves_configuration_and_record(finished):
     for run in ("vae", "ldm", "vocoder"):
         folder = trained(finished.folder, run)
         names = {path.name for path in folder.iterdir()}
-        assert names == {"weights.safetensors", "curves.png", "curves", "config.yaml", "record.json"}
+        files = {"weights.safetensors", "curves.png", "curves.csv", "config.yaml", "record.json"}
+        assert names == {*files, "index.html"}
         held_out = records(finished.folder)[folder]["held_out"]
         assert held_out["trained"] != held_out["untrained"]
-        assert f"run {run} {folder.name}: held-out error trained {held_out['trained']:.3f}" in finished.out
+        assert f"run {run} {folder.name}: held-out error trained {held_out['trained']:.4g}" in finished.out
 
 
 def test_weights_are_without_those_of_the_runs_it_uses(finished):
@@ -121,9 +127,9 @@ def test_a_score_leaves_audio_pictures_and_scores_by_file(finished):
     for folder, record in records(finished.folder).items():
         if record["kind"] == "score":
             (id_,) = record["files"]
-            names = {path.name for path in (folder / "recordings").iterdir()}
-            kinds = ("input.flac", "estimate.flac", "reference.flac", "png")
-            assert names == {f"{id_.replace('/', '_')}.{kind}" for kind in kinds}
+            names = {path.relative_to(folder).as_posix() for path in folder.glob("recordings/**/*.*")}
+            name, kinds = id_.replace("/", "_"), ("input", "estimate", "reference")
+            assert names == {f"recordings/{name}.png", *(f"recordings/{kind}/{name}.wav" for kind in kinds)}
             assert record["mean"].keys() == {"LSD", "LSD-LF", "LSD-HF", "SNR", "SI-SDR"}
             assert record["mean"]["LSD"] == record["files"][id_]["LSD"]
 
@@ -171,31 +177,33 @@ def test_the_same_command_again_does_nothing_and_says_so(command, afterwards):
 
 
 @pytest.mark.parametrize(
-    ("row", "run", "stage"), [("GT-Mel", "vocoder", Vocoder), ("AudioSR", "ldm", LatentDiffusion)]
+    ("row", "run", "stage"),
+    [("GT-Mel", "vocoder", Vocoder), ("AudioSR", "vae", VAE), ("AudioSR", "ldm", LatentDiffusion)],
 )
 def test_an_interrupted_training_goes_on_to_the_same_weights(
     command, afterwards, monkeypatch, row, run, stage
 ):
     folder = trained(afterwards, run)
-    uninterrupted = load_file(folder / "weights.safetensors")
+    uninterrupted, curves = load_file(folder / "weights.safetensors"), read_curves(folder)
     shutil.rmtree(folder)
     step = stage.training_step
 
     def interrupted(self, pair, batch):
-        if self.batches_seen == 3:  # in the second epoch of two
+        if self.batches_seen == 3:  # in the middle of the second epoch of two
             raise KeyboardInterrupt
         return step(self, pair, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(stage, "training_step", interrupted)
-        done = command("--row", row, *VCTK_ONLY)
+        done = command("--row", row, *VCTK_ONLY, "trainer.save_every=0")
     assert done.code == 130
     assert (
         done.err.splitlines()[-1] == "run.py: interrupted; the same command goes on from the last checkpoint."
     )
     assert "Traceback" not in done.err
     assert not (folder / "record.json").exists()
-    assert (folder / "last.ckpt").is_file()
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    assert checkpoint["state_dict"]["batches_seen"] == 3
 
     done = command("--row", row, *VCTK_ONLY)
     assert done.code == 0
@@ -203,7 +211,46 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     resumed = load_file(folder / "weights.safetensors")
     assert resumed.keys() == uninterrupted.keys()
     assert not [name for name in resumed if not resumed[name].equal(uninterrupted[name])]
-    assert len(list(folder.glob("curves/*"))) == 2
+    assert read_curves(folder) == curves
+    assert not (folder / "last.ckpt").exists()
+
+
+def test_out_of_time_three_times_it_goes_on_to_the_same_weights(command, afterwards, monkeypatch):
+    folder = trained(afterwards, "vocoder")
+    uninterrupted = load_file(folder / "weights.safetensors")
+    shutil.rmtree(folder)
+    step, minutes = Vocoder.training_step, [0]  # a step takes one, and nothing else takes time
+
+    def training_step(self, pair, batch):
+        minutes[0] += 1
+        return step(self, pair, batch)
+
+    clock = SimpleNamespace(monotonic=lambda: 60 * minutes[0], perf_counter=lambda: 0.0)
+    monkeypatch.setattr(Vocoder, "training_step", training_step)
+    monkeypatch.setattr(runs, "time", clock)
+    monkeypatch.setattr(checkpoints, "time", clock)
+    for steps in (1, 2, 3):  # in the middle of an epoch, at its end, in the next
+        done = command("--row", "GT-Mel", "--row", "Unprocessed", *VCTK_ONLY, "trainer.max_time=00:00:01:00")
+        assert done.code == 1
+        assert f"stopped by trainer.max_time after {steps} of 4 steps; the same command goes on" in done.err
+        assert not (folder / "record.json").exists()
+    done = command("--row", "GT-Mel", *VCTK_ONLY, "trainer.max_time=00:00:01:00")
+    assert (done.code, done.err) == (0, "")
+    resumed = load_file(folder / "weights.safetensors")
+    assert not [name for name in resumed if not resumed[name].equal(uninterrupted[name])]
+
+
+def test_no_run_is_begun_out_of_time(command, workplace):
+    done = command("--row", "GT-Mel", *VCTK_ONLY, "trainer.max_time=00:00:00:00")
+    assert done.code == 1
+    assert "not begun: trainer.max_time is over; the same command goes on" in done.err
+    assert not list(workplace.glob("runs/audiosr/*/last.ckpt"))
+
+
+def test_a_duration_is_not_a_number_of_base_60():
+    config = configure("audiosr", "smoke", ["trainer.max_time=10:00:00:00"])
+    assert duration(config["trainer"]["max_time"]) == 10 * 24 * 3600
+    assert duration("00:01:02:03") == 3723
 
 
 def test_seeds_train_and_count(command, afterwards):
@@ -360,6 +407,13 @@ def test_a_missing_corpus_is_one_line(command, tiny_corpus, workplace, present, 
         (["--paper", "audiosr", "method.stpes=3"], "did you mean method.steps?"),
         (["--paper", "audiosr", "method.steps=few"], "a number is needed"),
         (["--paper", "audiosr", "steps"], "settings are key=value"),
+        (
+            ["--paper", "audiosr", "trainer.max_time=8:00"],
+            "trainer.max_time=8:00: days:hours:minutes:seconds",
+        ),
+        (["--paper", "audiosr", "trainer.max_time=3600"], "as in 00:08:00:00"),
+        (["--paper", "audiosr", "trainer.save_every=-1"], "minutes, 0 or more, or null"),
+        (["--paper", "audiosr", "trainer.save_every=often"], "a number is needed"),
         (["--paper", "audiosr", "data.root=nowhere"], "data.root=nowhere: no such folder"),
     ],
 )

@@ -240,7 +240,7 @@ def test_a_fine_tuning_that_learns_nothing_is_its_start(fine_tuned, command, wor
         ("AudioSR", "method.eta=abc", "method.eta=abc"),
         ("Unprocessed", "data.test_files=abc", "data.test_files=abc: a number"),
         ("GT-Mel", "runs.vocoder.options.model.channels=100", "channels"),
-        ("Unprocessed", "protocols.published.metrics=[pesq]", "unknown metric pesq"),
+        ("Unprocessed", "protocols.published.metrics.SNR=pesq", "unknown metric pesq"),
     ],
 )
 @pytest.mark.usefixtures("fine_tuned")  # the stores are prepared: their bars are on stderr, too
@@ -273,4 +273,4 @@ def test_what_cannot_be_run_is_one_line(command, workplace, row, setting, messag
     ],
 )
 def test_what_counts_as_a_change(override, expected):
-    assert changes(configure("audiosr", "smoke", [override]), "audiosr", "smoke") == expected
+    assert changes(configure("audiosr", "smoke", [override]), configure("audiosr", "smoke")) == expected

@@ -19,7 +19,7 @@ from audiosr_tiny import (
 from diffusers import DDIMScheduler
 
 from lightning_modules import build_method
-from lightning_modules.audiosr import AudioSR, GTMel
+from lightning_modules.audiosr import AudioSR, GTMel, frontend
 from lightning_modules.audiosr.frontend import RunningMean, normalise
 from lightning_modules.audiosr.latent_diffusion import cosine_betas, ddim, guided
 from lightning_modules.audiosr.settings import VARIANTS as SETTINGS
@@ -28,7 +28,7 @@ from lightning_modules.stage import noise
 from signals.errors import UserError
 from signals.filters import boxcar
 from signals.resampling import resample
-from signals.types import Signal
+from signals.types import Recording, Signal
 
 VARIANTS = ["text", "code"]
 HOP = FRONTEND["hop"]
@@ -470,9 +470,11 @@ def test_whose_band_edge_is_used(vae, vocoder, settings, monkeypatch):
 def test_the_band_edge_of_white_noise(vae, vocoder, variant, share):
     wave = boxcar(random_wave(1, RATE), torch.tensor([8000.0]), RATE)
     method = method_of(vae, vocoder, variant=variant)
-    assert float(method.band_edge(wave, RATE / 2)) == pytest.approx(share * 8000, abs=60)
-    assert float(method.band_edge(wave, 4000)) == 4000  # half the rate it came at is the most it can be
-    both = method.band_edge(torch.cat([wave, torch.zeros_like(wave)]), RATE / 2)
+    assert float(method.band_edge(Recording.of(wave, RATE), RATE / 2)) == pytest.approx(share * 8000, abs=60)
+    assert (
+        float(method.band_edge(Recording.of(wave, RATE), 4000)) == 4000
+    )  # half the rate it came at is the most it can be
+    both = method.band_edge(Recording.of(torch.cat([wave, torch.zeros_like(wave)]), RATE), RATE / 2)
     assert both[1] == RATE / 2
 
 
@@ -557,3 +559,28 @@ def test_gt_mel_of_any_length(vocoder, samples):
 def test_gt_mel_needs_the_reference(vocoder):
     with pytest.raises(UserError, match="GTMel"):
         GTMel(RATE, vocoder)(Signal.of(torch.zeros(1, 1, 100), 8000))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("rate", [16000, RATE])
+def test_a_long_recording_is_enhanced_by_stretches(vae, vocoder, variant, rate):
+    """One level, band edge and pre-filter for all windows, whether it is in memory or not."""
+    method, low = method_of(vae, vocoder, variant=variant, keep_level=True), 0.1 + random_wave(2, 2 * rate)
+    whole = method(Signal.of(low, rate), cutoff=None, seeds=torch.tensor([3, 3])).wave
+    pieces = list(method.enhance(Recording.of(low, rate), seed=3))
+    assert len(pieces) > 2
+    torch.testing.assert_close(torch.cat(pieces, dim=-1), whole, rtol=0, atol=1e-5)
+
+
+def test_the_level_by_stretches_is_the_level_of_the_whole(monkeypatch):
+    monkeypatch.setattr(frontend, "STRETCH", 700)
+    wave = 0.3 + random_wave(3, 5000) * torch.tensor([1.0, 0.01, 0.0])[:, None, None]
+    recording = Recording.of(wave, RATE)
+    expected, mean, gain = normalise(Signal.of(wave, RATE))
+    level = frontend.Level.of(recording)
+    torch.testing.assert_close(level.mean, mean)
+    torch.testing.assert_close(level.gain, gain, rtol=1e-4, atol=0)
+    applied = level.applied(recording).read(-10, 5020)
+    torch.testing.assert_close(applied[..., 10:-10], expected, rtol=0, atol=1e-4)
+    assert not applied[..., :10].any()
+    assert not applied[..., -10:].any()

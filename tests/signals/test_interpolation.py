@@ -1,16 +1,21 @@
 """Interpolation against NumPy and SciPy, by closed forms, and at the samples themselves."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.interpolate
+import scipy.signal
 import torch
 from torch.nn.functional import one_hot, pad
 
-from signals.interpolation import INTERPOLATIONS, cubic, hold, linear, spline
+from signals.interpolation import INTERPOLATIONS, cubic, fft, hold, linear, spline
 from signals.resampling import resampled_length
 
 RATES = [(16000, 48000), (8000, 48000), (32000, 48000), (44100, 48000), (48000, 16000), (48000, 48000)]
 LOCAL = ["hold", "linear", "cubic", "spline"]
+GOLDEN = Path(__file__).parents[2].parent / "shared" / "specs" / "goldens.npz"
+needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason="the specs' goldens are not here")
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -95,7 +100,7 @@ def test_length_is_what_was_asked_for(name, length):
     assert result.abs().max() > 0.1
 
 
-@pytest.mark.parametrize("name", INTERPOLATIONS)
+@pytest.mark.parametrize("name", [*LOCAL, "sinc"])
 def test_items_do_not_depend_on_their_batch(name):
     """Away from its end, that is: alone it is continued with its last value, in a batch with zeros."""
     item = noise(1, 1, 300).float()
@@ -106,3 +111,59 @@ def test_items_do_not_depend_on_their_batch(name):
     inside = 3 * (300 - 26)
     assert alone.std() > 0.1
     torch.testing.assert_close(batch[:1, :, :inside], alone[..., :inside])
+
+
+@pytest.mark.parametrize("rates", RATES)
+@pytest.mark.parametrize("periods", [1, 2, 3])
+def test_fft_equals_scipy_on_whole_periods(rates, periods):
+    down, up = (rate // np.gcd(*rates) * periods for rate in rates)
+    wave = noise(2, 1, down)
+    expected = scipy.signal.resample(wave.numpy(), up, axis=-1)
+    np.testing.assert_allclose(fft(wave, *rates, up), expected, atol=1e-12)
+
+
+def test_fft_keeps_the_grid_where_the_length_is_no_whole_period():
+    wave = noise(1, 1, 100)
+    padded = fft(pad(wave, (0, 47)), 44_100, 48_000, 160)
+    torch.testing.assert_close(fft(wave, 44_100, 48_000, 109), padded[..., :109])
+
+
+def test_fft_passes_a_sine_below_nyquist_on():
+    sine = torch.sin(2 * torch.pi * 3 * torch.arange(100, dtype=torch.float64) / 100)[None, None]
+    expected = torch.sin(2 * torch.pi * 3 * torch.arange(600, dtype=torch.float64) / 600)[None, None]
+    torch.testing.assert_close(fft(sine, 8000, 48_000, 600), expected)
+
+
+@needs_golden
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_fft_equals_tfnets_input(ratio):
+    golden = np.load(GOLDEN)
+    low = torch.from_numpy(golden[f"tfnet.r{ratio}.lr"])[None, None]
+    found = fft(low, 16_000 // ratio, 16_000, 16_000)[0, 0]
+    np.testing.assert_allclose(found, golden[f"tfnet.r{ratio}.up"], atol=1e-6)
+
+
+@needs_golden
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_spline_equals_kuleshovs_input(ratio):
+    """But for 24 low-rate samples at either end, where the splines take different things to be outside."""
+    golden = np.load(GOLDEN)
+    low = torch.from_numpy(golden[f"kuleshov.r{ratio}.lr"])[None, None]
+    found = spline(low, 16_000 // ratio, 16_000, 16_000)[0, 0]
+    inside = slice(24 * ratio, -25 * ratio)
+    np.testing.assert_allclose(found[inside], golden[f"kuleshov.r{ratio}.spline"][inside], atol=1e-6)
+
+
+@needs_golden
+@pytest.mark.parametrize("ratio", [2, 3, 4])
+@pytest.mark.parametrize(("name", "theirs"), [("spline", "spline"), ("hold", "flat"), ("linear", "linear")])
+def test_equals_kings_inputs(ratio, name, theirs):
+    """But for 24 low-rate samples at the ends, of the spline."""
+    golden = np.load(GOLDEN)
+    low = torch.from_numpy(golden[f"king_prep.r{ratio}.lr"])[None, None]
+    found = INTERPOLATIONS[name](low, 12_000 // ratio, 12_000, 12_000)[0, 0].numpy()
+    head, tail = (golden[f"king_prep.r{ratio}.{theirs}.{part}"] for part in ("head", "tail"))
+    first = 24 * ratio if name == "spline" else 0
+    np.testing.assert_allclose(found[first:3000], head[first:], atol=1e-6)
+    if name != "spline":
+        np.testing.assert_allclose(found[-64:], tail, atol=1e-6)

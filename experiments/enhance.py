@@ -1,0 +1,265 @@
+"""Super-resolve recordings of your own: python experiments/enhance.py --help"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from experiments.records import cause, read_record
+from signals.errors import UserError
+
+FORMATS = {"wav": "FLOAT", "flac": "PCM_24"}
+WAV_LIMIT = 2**32 - 2**16  # bytes: a longer WAV file is written as RF64
+
+
+def recordings(inputs: list[str]) -> list[tuple[Path, Path]]:
+    """Audio files of the inputs, each with its name below the output: folders keep their structure.
+
+    Raises UserError where an input is not there, or holds no audio, or two results would have one name.
+    """
+    from datamodules.corpora import AUDIO_SUFFIXES
+
+    found: list[tuple[Path, Path]] = []
+    for name in inputs:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+            if not files:
+                raise UserError(f"{path} holds no audio ({', '.join(sorted(AUDIO_SUFFIXES))}).")
+            found += [(file, file.relative_to(path)) for file in files]
+        elif path.is_file():
+            found.append((path, Path(path.name)))
+        else:
+            raise UserError(f"{path}: no such file or folder.")
+    names: dict[Path, Path] = {}
+    for file, name in found:
+        if other := names.get(name.with_suffix("")):
+            raise UserError(f"{file} and {other} would have the same result: give them one by one.")
+        names[name.with_suffix("")] = file
+    return found
+
+
+# The method -----------------------------------------------------------------------------------------------
+
+
+def newest(folder: Path, system: str | None) -> Path:
+    """The record to use below `folder` (`runs`, or `runs/<paper>`): the system's that was tested last."""
+    records = [(path.parent, read_record(path.parent)) for path in sorted(folder.glob("**/record.json"))]
+    scored = [(path, record) for path, record in records if record["kind"] == "score" and record["runs"]]
+    systems = sorted({record["system"] for _, record in scored})
+    if not systems:
+        raise UserError(f"{folder} holds no tested system with weights: run.py trains and tests one.")
+    if system is None and len(systems) == 1:
+        system = systems[0]
+    if system not in systems:
+        raise UserError(f"{folder} holds {', '.join(systems)}: choose one by --row.")
+    mine = [(record["provenance"]["finished"], path) for path, record in scored if record["system"] == system]
+    return max(mine)[1]
+
+
+def load(checkpoint: str, system: str | None):
+    """The method of a tested row's folder, of a run's (or its weights.safetensors), or of a folder of these.
+
+    Raises UserError where nothing can be loaded from there.
+    """
+    from experiments.runs import restored
+    from lightning_modules import build_method
+    from lightning_modules.super_resolver import SuperResolver
+
+    path = Path(checkpoint).expanduser()
+    folder = path.parent if path.name == "weights.safetensors" else path
+    if not folder.is_dir():
+        raise UserError(f"--checkpoint {checkpoint}: no such folder.")
+    folder = folder if read_record(folder) else newest(folder, system)
+    record = read_record(folder)
+    if record["kind"] == "score":
+        identity = record["identity"]
+        parts = {part: restored(folder.parent / run) for part, run in identity["parts"].items()}
+        return build_method(identity["method"], identity["rate"], parts, identity["settings"])
+    stage = restored(folder)
+    if not isinstance(stage, SuperResolver):
+        raise UserError(
+            f"{folder} is one part of a method ({type(stage).__name__}): name the folder of a tested row."
+        )
+    return stage
+
+
+def method_of(args: argparse.Namespace):
+    """The method that was asked for, on its device."""
+    import torch
+
+    from lightning_modules import find_method
+    from lightning_modules.stage import Stage
+    from lightning_modules.super_resolver import SuperResolver
+
+    if args.checkpoint:
+        method = load(args.checkpoint, args.row)
+    else:
+        found = find_method(args.method)
+        if issubclass(found, Stage) or found.__init__ is not SuperResolver.__init__:
+            raise UserError(f"{args.method} needs weights: name a run or a tested row by --checkpoint.")
+        method = found(rate=args.rate)
+    if method.oracle:
+        raise UserError(f"{type(method).__name__} is an oracle: it needs the full-band reference.")
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return method.to(automatic if args.device == "auto" else args.device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {args.device}: {cause(error)}") from None
+
+
+# Audio ----------------------------------------------------------------------------------------------------
+
+
+def opened(file, device):
+    """A file as a Recording [channels, 1, ...] that is read where it is needed."""
+    import torch
+
+    from signals.types import Recording
+
+    def read(first: int, count: int) -> torch.Tensor:
+        wave = torch.zeros(file.channels, 1, count)
+        start, stop = max(first, 0), min(first + count, file.frames)
+        if start < stop:
+            file.seek(start)
+            samples = torch.from_numpy(file.read(stop - start, dtype="float32", always_2d=True))
+            if len(samples) < stop - start:
+                raise UserError(
+                    f"{file.name} breaks off at {(start + len(samples)) / file.samplerate:.1f} s."
+                )
+            if not samples.isfinite().all():
+                raise UserError(f"{file.name} holds NaN or infinity.")
+            wave[:, 0, start - first : stop - first] = samples.T
+        return wave.to(device)
+
+    return Recording(read, file.frames, file.samplerate)
+
+
+def write(path: Path, pieces: Iterator, channels: int, rate: int, form: str, samples: int) -> Iterator[int]:
+    """Writes the pieces [channels, 1, ...] as one file, there only when it is whole.
+
+    Yields after each piece how many of its samples were clipped.
+    """
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    container = "RF64" if form == "wav" and 4 * samples * channels > WAV_LIMIT else form.upper()
+    with soundfile.SoundFile(partial, "w", rate, channels, FORMATS[form], format=container) as out:
+        for piece in pieces:
+            wave = piece[:, 0].T.float().cpu().numpy()
+            clipped = int((abs(wave) > 1).sum()) if form == "flac" else 0  # which ends at full scale
+            out.write(wave.clip(-1, 1) if clipped else wave)
+            yield clipped
+    os.replace(partial, path)
+
+
+def enhance_file(method, source: Path, target: Path, args: argparse.Namespace, advance: Callable) -> int:
+    """One recording. advance: called with the share done. Returns how many samples were clipped."""
+    import soundfile
+
+    from signals.resampling import resampled_length
+
+    with soundfile.SoundFile(source) as file:
+        if not file.frames:
+            raise UserError("empty")
+        samples = resampled_length(file.frames, file.samplerate, method.rate)
+        made, clipped = 0, 0
+
+        def counted() -> Iterator:
+            nonlocal made
+            for piece in method.enhance(opened(file, method.device), args.cutoff, args.seed):
+                made += piece.shape[-1]
+                yield piece
+
+        for more in write(target, counted(), file.channels, method.rate, args.format, samples):
+            clipped += more
+            advance(made / samples)
+    return clipped
+
+
+def enhance(args: argparse.Namespace) -> int:
+    """Enhances every recording that has no result yet."""
+    import soundfile
+    import torch
+
+    from callbacks.progress import progress_bar
+
+    found = recordings(args.inputs)
+    method = method_of(args)
+    todo, failed = [], {}
+    for source, name in found:
+        target = (Path(args.output) / name).with_suffix(f".{args.format}")
+        if target.exists() and target.samefile(source):
+            raise UserError(f"{target} would replace its own input: choose another --output.")
+        if args.overwrite or not target.exists():
+            todo.append((source, target))
+    if done := len(found) - len(todo):
+        print(f"{done} results were there before, nothing to do for them")
+    with progress_bar() as bar, torch.inference_mode():
+        progress = bar.add_task("enhancing", total=len(todo), note="")
+        for place, (source, target) in enumerate(todo):
+            bar.update(progress, note=source.name, completed=place)
+            try:
+                clipped = enhance_file(
+                    method,
+                    source,
+                    target,
+                    args,
+                    lambda share, at=place: bar.update(progress, completed=at + share),
+                )
+                if clipped:
+                    bar.console.print(f"{target}: {clipped} samples clipped; --format wav clips none")
+            except soundfile.LibsndfileError as error:
+                failed[source] = f"undecodable: {error.error_string}"
+            except (UserError, OSError) as error:
+                failed[source] = cause(error)
+        bar.update(progress, note="", completed=len(todo))
+    for source, why in failed.items():
+        print(f"enhance.py: left out: {source}: {why}", file=sys.stderr)
+    print(f"{len(todo) - len(failed)} of {len(found)} recordings enhanced into {args.output}/")
+    return 1 if failed else 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Super-resolve recordings: any length, rate and number of channels, in bounded memory.",
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="audio files, and folders of them")
+    parser.add_argument(
+        "--output", required=True, help="folder of the results, as long and as loud as the inputs"
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--checkpoint", metavar="RUN_OR_FILE", help="folder of a tested row or of a run, or `runs`"
+    )
+    which.add_argument("--method", help="one without weights: spline, sinc, hold, ...")
+    parser.add_argument("--row", metavar="SYSTEM", help="which system, if --checkpoint is a folder of many")
+    parser.add_argument("--rate", type=int, default=48000, help="Hz, with --method (default: %(default)s)")
+    parser.add_argument("--cutoff", type=float, help="Hz, where the inputs' band ends (default: see README)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is random (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument("--format", choices=FORMATS, default="wav", help="wav: 32-bit float; flac: 24-bit")
+    parser.add_argument("--overwrite", action="store_true", help="also what has a result already")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        if args.cutoff is not None and args.cutoff <= 0:
+            raise UserError("--cutoff needs a frequency in Hz.")
+        if args.rate < 1000:
+            raise UserError("--rate needs a rate in Hz, as 48000.")
+        return enhance(args)
+    except UserError as error:
+        print(f"enhance.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("enhance.py: interrupted; the same command goes on with what is missing.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

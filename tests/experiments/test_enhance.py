@@ -1,0 +1,155 @@
+"""enhance.py: files and folders in, the same files at the full band out."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from experiments import run
+from experiments.enhance import main, newest
+from experiments.records import read_record
+
+RATE = 48_000
+
+
+def write(path, wave, rate=16_000, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave, rate, **options)
+    return path
+
+
+def noise(samples: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    return 0.1 * np.random.default_rng(seed).standard_normal((samples, channels))
+
+
+@pytest.fixture
+def folder(workplace):
+    """Three recordings: mono, stereo in a subfolder, and one of another rate."""
+    write(workplace / "in" / "mono.wav", noise(8_001))
+    write(workplace / "in" / "deep" / "stereo.flac", noise(5_000, 2))
+    write(workplace / "in" / "high.wav", noise(96_000), 96_000)
+    return workplace
+
+
+def test_files_and_folders_keep_names_channels_and_length(folder, capsys):
+    assert main(["in", "--method", "spline", "--output", "out"]) == 0
+    assert "3 of 3 recordings enhanced into out/" in capsys.readouterr().out
+    for name, frames, channels in (("mono", 24_003, 1), ("deep/stereo", 15_000, 2), ("high", 48_000, 1)):
+        info = soundfile.info(folder / "out" / f"{name}.wav")
+        assert (info.samplerate, info.frames, info.channels) == (RATE, frames, channels)
+        assert info.subtype == "FLOAT"
+    assert not list(folder.glob("out/**/*.partial"))
+
+
+def test_channels_stay_apart_and_in_their_place(workplace):
+    wave = np.zeros((4000, 2))
+    wave[1000, 0] = wave[3000, 1] = 0.5
+    write(workplace / "a.wav", wave, subtype="FLOAT")
+    assert main(["a.wav", "--method", "linear", "--output", "out"]) == 0
+    out, _ = soundfile.read(workplace / "out" / "a.wav")
+    assert np.abs(out).argmax(axis=0).tolist() == [3000, 9000]
+    assert np.abs(out).max(axis=0) == pytest.approx([0.5, 0.5], abs=1e-6)
+
+
+def test_results_that_are_there_are_not_made_again(folder, capsys):
+    main(["in/mono.wav", "--method", "hold", "--output", "out"])
+    made = (folder / "out" / "mono.wav").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(["in", "--method", "hold", "--output", "out"]) == 0
+    assert "1 results were there before" in capsys.readouterr().out
+    assert (folder / "out" / "mono.wav").stat().st_mtime_ns == made
+    main(["in", "--method", "hold", "--output", "out", "--overwrite"])
+    assert (folder / "out" / "mono.wav").stat().st_mtime_ns != made
+
+
+def test_what_is_broken_is_left_out_by_name(folder, capsys):
+    (folder / "in" / "broken.wav").write_text("not audio")
+    write(folder / "in" / "empty.wav", np.zeros((0, 1)))
+    write(folder / "in" / "bad.wav", np.full((100, 1), np.nan), subtype="FLOAT")
+    assert main(["in", "--method", "hold", "--output", "out"]) == 1
+    printed = capsys.readouterr()
+    assert "3 of 6 recordings" in printed.out
+    reasons = {
+        name: line for line in printed.err.splitlines() for name in ("broken", "empty", "bad") if name in line
+    }
+    assert "undecodable" in reasons["broken"]
+    assert reasons["empty"].endswith("empty")
+    assert "NaN" in reasons["bad"]
+
+
+def test_flac_says_what_it_clips(workplace, capsys):
+    write(workplace / "loud.wav", np.full((1000, 1), 1.5), subtype="FLOAT")
+    assert main(["loud.wav", "--method", "hold", "--output", "out", "--format", "flac"]) == 0
+    assert "3000 samples clipped" in " ".join(capsys.readouterr().out.split())
+    assert main(["loud.wav", "--method", "hold", "--output", "out"]) == 0
+    assert soundfile.read(workplace / "out" / "loud.wav")[0].max() == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.wav", "--method", "hold"], "no such file"),
+        (["in", "--method", "audiosr"], "needs weights"),
+        (["in", "--method", "splin"], "unknown method splin"),
+        (["in", "--checkpoint", "nowhere"], "no such folder"),
+        (["in", "--checkpoint", "in"], "no tested system"),
+        (["in", "in/mono.wav", "--method", "hold"], "the same result"),
+        (["in", "--method", "hold", "--cutoff", "-1"], "frequency"),
+        (["in", "--method", "hold", "--device", "abacus"], "--device abacus"),
+        (["in/deep", "--method", "hold", "--output", "in/deep", "--format", "flac"], "replace its own input"),
+    ],
+)
+def test_what_a_user_did_wrong_is_one_line(folder, capsys, arguments, message):
+    output = [] if "--output" in arguments else ["--output", "out"]
+    assert main([*arguments, *output]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("enhance.py: ")
+    assert message in line
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_corpus, tmp_path_factory):
+    """A workplace with a tested row of AudioSR's vocoder, an oracle, and of AudioSR itself."""
+    place = tmp_path_factory.mktemp("trained")
+    settings = ["data.test_files=1", "pictures=0", "datasets.esc50=null", "datasets.audiostock=null"]
+    settings += [
+        f"data.root={tiny_corpus}",
+        f"data.folder={place}/data",
+        f"output={place}/runs",
+        "data.workers=1",
+    ]
+    assert (
+        run.main(
+            ["--paper", "audiosr", "--preset", "smoke", "--row", "AudioSR", "--row", "GT-Mel", *settings]
+        )
+        == 0
+    )
+    return place
+
+
+def test_a_tested_row_enhances(trained, folder):
+    runs = trained / "runs"
+    assert (
+        main(
+            ["in/deep", "--checkpoint", str(runs), "--row", "AudioSR", "--output", "out", "--cutoff", "4000"]
+        )
+        == 0
+    )
+    out, rate = soundfile.read(folder / "out" / "stereo.wav")
+    assert (out.shape, rate) == ((15_000, 2), RATE)
+    assert np.isfinite(out).all()
+    record = newest(runs, "AudioSR")
+    assert main(["in/deep", "--checkpoint", str(record), "--output", "again", "--cutoff", "4000"]) == 0
+    assert np.array_equal(out, soundfile.read(folder / "again" / "stereo.wav")[0])
+
+
+def test_what_cannot_enhance_says_why(trained, folder, capsys):
+    runs = trained / "runs"
+    one_run = next(path for path in runs.glob("audiosr/*") if (read_record(path) or {}).get("kind") == "run")
+    for arguments, message in (
+        (["--checkpoint", str(runs)], "AudioSR, GT-Mel: choose one by --row"),
+        (["--checkpoint", str(runs), "--row", "GT-Mel"], "is an oracle"),
+        (["--checkpoint", str(runs), "--row", "NuWave"], "choose one by --row"),
+        (["--checkpoint", str(one_run / "weights.safetensors")], "one part of a method"),
+    ):
+        assert main(["in", *arguments, "--output", "out"]) == 2
+        assert message in capsys.readouterr().err

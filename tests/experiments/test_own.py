@@ -1,0 +1,162 @@
+"""A person's own method and corpus, and methods that are one run per scale: data for `run.py`."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.compare import is_built
+from experiments.configuration import Column, Row, Table, configure, load_corpus, load_table
+from experiments.run import guest_row, main
+from signals.errors import UserError
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SMALL = [
+    "data.test_files=1",
+    "pictures=0",
+    "data.workers=1",
+    "datasets.esc50=null",
+    "datasets.audiostock=null",
+]
+
+
+def block(kind: str) -> str:
+    """The first fenced block of the README of a language."""
+    return re.search(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[1]
+
+
+@pytest.fixture
+def mine(workplace) -> Path:
+    """The README's tutorial, as files."""
+    (workplace / "mine.py").write_text(block("python"))
+    (workplace / "mine.yaml").write_text(block("yaml"))
+    return workplace
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("runs/audiosr/*/record.json"))]
+
+
+def smoke(*arguments: str) -> int:
+    return main(["--paper", "audiosr", "--preset", "smoke", *SMALL, *arguments])
+
+
+# Methods --------------------------------------------------------------------------------------------------
+
+
+def test_the_tutorials_method_is_short():
+    assert len(block("python").splitlines()) <= 60
+
+
+def test_a_method_of_ones_own_is_trained_and_tested(mine, tiny_corpus, capsys):
+    root = f"data.root={tiny_corpus}"
+    assert smoke("--method", "mine.py:Net", "--row", "Unprocessed", root) == 0
+    (run,) = [record for record in records(mine) if record["kind"] == "run"]
+    scores = [record for record in records(mine) if record["kind"] == "score"]
+    mine_too = [record for record in scores if record["system"] == "Net"]
+    assert run["identity"]["options"]["channels"] == 16
+    assert [record["cutoff_hz"] for record in mine_too] and len(mine_too) == 3
+    assert all(record["runs"] == {"itself": run["id"]} for record in mine_too)
+    assert re.search(r"│ Net +│ +\d", capsys.readouterr().out)
+    assert smoke("--method", "mine.py:Net", "--row", "Unprocessed", root) == 0
+    assert "6 cells were scored before" in capsys.readouterr().out
+
+
+def test_its_settings_are_keys_and_its_text_names_it(mine, tiny_corpus):
+    arguments = ["--method", "mine.py:Net", f"data.root={tiny_corpus}", "runs.guest.options.channels=4"]
+    assert smoke(*arguments) == 0
+    (mine / "mine.py").write_text(block("python").replace("0.2", "0.1"))
+    assert smoke(*arguments) == 0
+    runs = [record for record in records(mine) if record["kind"] == "run"]
+    assert [run["identity"]["options"]["channels"] for run in runs] == [4, 4]
+    assert len({run["identity"]["source"] for run in runs}) == 2
+
+
+def test_a_method_without_weights_is_only_tested(workplace, tiny_corpus):
+    assert smoke("--method", "sinc", "--row", "Unprocessed", f"data.root={tiny_corpus}") == 0
+    assert {record["system"] for record in records(workplace)} == {"Sinc", "Unprocessed"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "nobody.py:Net"], "no file nobody.py"),
+        (["--method", "mine.py:Nett"], "no class Nett"),
+        (["--method", "mine.py:nn"], "no class nn"),
+        (
+            ["--method", "mine.py:Net", "runs.guest.options.chanels=4"],
+            "did you mean runs.guest.options.channels",
+        ),
+        (["--row", "Unprocessed", "--corpus", "none.yaml"], "--corpus none.yaml"),
+        (["--row", "Unprocessed", "--corpus", "text.yaml"], "keys are needed"),
+        (["--row", "Unprocessed", "--corpus", "wrong.yaml"], "pth"),
+    ],
+)
+def test_what_a_user_did_wrong_is_one_line(mine, tiny_corpus, capsys, arguments, message):
+    (mine / "text.yaml").write_text("just a text")
+    (mine / "wrong.yaml").write_text("corpus: folder\npth: here\n")
+    assert smoke(*arguments, f"data.root={tiny_corpus}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_stage_that_is_no_method_is_refused():
+    with pytest.raises(UserError, match="unknown method"):
+        guest_row("vae")
+
+
+# Corpora --------------------------------------------------------------------------------------------------
+
+
+def test_a_corpus_of_ones_own_takes_all_places(mine, tiny_corpus):
+    (mine / "recordings").symlink_to(tiny_corpus / "speech")
+    assert smoke("--method", "mine.py:Net", "--corpus", "mine.yaml") == 0
+    run, *scores = sorted(records(mine), key=lambda record: record["kind"])
+    assert all(record["stand_in"] for record in scores)
+    ids = {id_ for record in scores for id_ in record["files"]}
+    assert ids <= {f"speech_{group}/1" for group in "abcdef"}
+    assert run["identity"]["data"]["mixture"]
+
+
+def test_a_corpus_file_speaks_of_its_own_place(mine):
+    deep = mine / "deep" / "mine.yaml"
+    deep.parent.mkdir()
+    deep.write_text("root: ../there\npath: here\n")
+    corpus = load_corpus(deep)
+    assert corpus["corpus"] == "folder"
+    assert Path(corpus["root"]).resolve() == mine / "there"
+    config = configure("audiosr", "smoke", corpus=corpus)
+    assert {part["path"] for mixture in config["mixtures"].values() for part in mixture.values()} == {"here"}
+    assert {dataset["average"] for dataset in config["datasets"].values()} == {"file"}
+
+
+# One run for each scale -----------------------------------------------------------------------------------
+
+
+def row_of(**changes) -> Row:
+    empty = {"parts": {}, "by": None, "runs": {}, "settings": {}, "data": {}, "protocol": {}}
+    return Row("System", "method", **{**empty, **changes}, published={}, std={}, notes={})
+
+
+def column_of(**coordinates) -> Column:
+    return Column(
+        **(dict.fromkeys(("dataset", "scale", "cutoff_hz", "loss")) | coordinates), key="c", metric="LSD"
+    )
+
+
+def test_a_row_may_have_one_run_for_each_scale():
+    row = row_of(by="scale", runs={2: "net_x2", 4: "net_x4"})
+    table = Table("paper", "table", "", (), (row,))
+    assert table.parts(row, column_of(scale=4)) == {"itself": "net_x4"}
+    with pytest.raises(UserError, match="no run for scale 3"):
+        table.parts(row, column_of(scale=3))
+    assert table.parts(row_of(runs={None: "net"}), column_of(scale=3)) == {"itself": "net"}
+    assert table.parts(row_of(parts={"vae": "vae"}), column_of()) == {"vae": "vae"}
+
+
+def test_rows_of_ones_own_count_as_built():
+    table = load_table("audiosr", "table1")
+    assert is_built(table, dataclasses.replace(row_of(), method="a.py:B"))
+    assert not is_built(table, dataclasses.replace(row_of(), method="nothing"))
