@@ -32,7 +32,7 @@ DIFFERENCE_FIELDS = (
     *("paper", "dataset", "scale", "cutoff_hz", "loss", "system", "metric", "a", "b", "difference"),
     *("low", "high", "p", "files", "record_a", "record_b"),
 )
-HIGHER_IS_BETTER = {"SNR", "SI-SDR", "PESQ", "STOI", "magnitude_SNR", "MOS", "overall_quality"}
+HIGHER_IS_BETTER = ("SNR", "SDR", "PESQ", "STOI", "ViSQOL", "NISQA", "MOS", "quality")  # in a metric's name
 MARKS = {"reproduction": "", "partial": "p", "demo": "d", "stand-in": "s", "untrained": "u"}
 MEANINGS = {
     "p": "partial: not the whole published split, or not its protocol",
@@ -78,7 +78,8 @@ def standing_among(record: dict, records: list[dict], metric: str) -> str:
         )
     ]
     unprocessed = inputs[0]["mean"].get(metric) if inputs else None
-    return standing(record, unprocessed, metric not in HIGHER_IS_BETTER, metric)
+    lower_is_better = not any(name in metric for name in HIGHER_IS_BETTER)
+    return standing(record, unprocessed, lower_is_better, metric)
 
 
 def cell(table: Table, row: Row, column: Column, records: list[dict], preset=None, protocol=None) -> dict:
@@ -219,7 +220,8 @@ def render_terminal(sheet: Sheet) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 200)
     pretty = RichTable(title=sheet.title, title_justify="left")
-    longest = max(len(word) for texts in sheet.body for word in texts[0].split())  # names fold between words
+    names = [word for texts in sheet.body for word in texts[0].split()]  # which fold between words only
+    longest = max(map(len, names), default=1)
     pretty.add_column(sheet.header[0], min_width=longest)
     for name in sheet.header[1:]:
         pretty.add_column(name.replace("_", " "), justify="right", overflow="fold")

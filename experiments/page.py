@@ -351,6 +351,7 @@ def index_row(record: Mapping, records: list[Mapping]) -> list[str]:
 
 def write_index(output: Path) -> None:
     """Writes `index.html` of all records below `output`, and their pages anew: each then knows the others."""
+    output.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[str]] = {}
     for paper in sorted({path.parents[1] for path in output.glob("*/*/record.json")}):
         records = beside(paper)

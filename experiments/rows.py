@@ -20,7 +20,7 @@ from experiments.runs import Runs, count_parameters, trainer_options
 from lightning_modules import build_method, find_method, own_source
 from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
-from signals.metrics import METRICS
+from signals.metrics import METRICS, VERSION
 
 
 def tasks(table: Table, row: Row, config: Mapping) -> list[Column]:
@@ -86,6 +86,7 @@ class Rows:
             "task": task_,
             "protocol": self.protocol,
             "rule": self.rule(row),
+            "metrics_version": VERSION,
             "rate": self.rate(row),
             "recordings": store.fingerprint,
             "preset": self.config["preset"],

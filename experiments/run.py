@@ -157,11 +157,12 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
     write_index(Path(config["output"]))
     show([table], Path(config["output"]), "terminal", args.preset, args.protocol)
     for why in dict.fromkeys(failed.values()):
-        cells = {}
-        for (system, key), reason in failed.items():
-            if reason == why:
-                cells.setdefault(system, []).append(key)
-        told = [f"{name} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})" for name, keys in cells.items()]
+        told = []
+        for row in rows:
+            wanted = [task.key for task in tasks(table, row, config)]
+            keys = [key for key in wanted if failed.get((row.system, key)) == why]
+            if keys:
+                told.append(row.system if keys == wanted else f"{row.system} ({', '.join(keys)})")
         print(f"run.py: no number for {', '.join(told)}: {why}", file=sys.stderr)
     return 1 if failed else 0
 

@@ -17,6 +17,7 @@ METHODS = {
     "linear": "baselines:Linear",
     "hold": "baselines:Hold",
     "sinc": "baselines:Sinc",
+    "envelope": "baselines:EnvelopeNoise",
     "audiosr": "audiosr:AudioSR",
     "gt_mel": "audiosr:GTMel",
 }

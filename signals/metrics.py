@@ -22,7 +22,9 @@ from signals.types import Signal, silence_padding, valid
 
 Metric = Callable[[Signal, Signal, Tensor | None], dict[str, Tensor]]
 
-SAMPLES_AT_ONCE = {"cpu": 2**18, "cuda": 2**24}  # in all frames at work: on a CPU, what fits its cache
+VERSION = 2  # raise it whenever a score changes: what was scored before is then scored again
+SAMPLES_AT_ONCE = {"cpu": 2**18}  # in all frames at work: what fits a CPU's cache
+ELSEWHERE = 2**24
 
 
 class Frames(NamedTuple):
@@ -341,7 +343,7 @@ def _powers(estimate: Signal, reference: Signal, frames: Frames) -> Iterator[tup
     framed, counts = _framed(waves, reference.lengths.repeat(2), frames)
     window = torch.hann_window(frames.n_fft, dtype=torch.float64) if frames.hann else torch.ones(frames.n_fft)
     window = window.to(waves.device, torch.float64 if frames.double else waves.dtype)
-    at_once = max(1, SAMPLES_AT_ONCE[waves.device.type] // (len(waves) * frames.n_fft))
+    at_once = max(1, SAMPLES_AT_ONCE.get(waves.device.type, ELSEWHERE) // (len(waves) * frames.n_fft))
     for first in range(0, framed.shape[1], at_once):
         spectrum = torch.fft.rfft(framed[:, first : first + at_once] * window)
         squares = torch.view_as_real(spectrum).square()  # much faster than real and imaginary parts apart

@@ -21,7 +21,7 @@ TREES = {
     for top in (*FLOORS, "tests", "benchmarks", "sweeps")
     for path in sorted((ROOT / top).rglob("*.py"))
 }
-LATE = {"pesq", "pystoi", "librosa", "wandb"}
+LATE = {"pesq", "pystoi", "librosa", "wandb", "visqol"}
 
 
 def imported(node: ast.AST) -> list[str]:
