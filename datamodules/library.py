@@ -56,16 +56,18 @@ class Library:
             missing.fetch()
         return self.select(split, **corpus)  # which may miss another folder
 
-    def store(self, rate: int, split: str, **corpus) -> tuple[Store, Selection]:
-        """A split prepared at `rate` Hz, without what its targets cannot use.
+    def store(self, rate: int, split: str, *, resampling: str = "soxr", **corpus) -> tuple[Store, Selection]:
+        """A split prepared at `rate` Hz (how: `store.RESAMPLERS`), without what its targets cannot use.
 
         Raises UserError where nothing is left.
         """
         selection = self.select(split, **corpus)
-        key = (rate, selection)
+        key = (rate, resampling, selection)
         if key not in self._stores:
             name = selection.corpus.replace("/", "-")
-            store = prepare(selection.items, rate, self.folder / "stores", f"{name}-{split}", self.workers)
+            store = prepare(
+                selection.items, rate, self.folder / "stores", f"{name}-{split}", self.workers, resampling
+            )
             for id_, reason in store.left_out.items():
                 self.report(f"left out: {selection.corpus}/{id_}: {reason}")
             if selection.min_bandwidth:
@@ -80,7 +82,9 @@ class Library:
             self._stores[key] = store
         return self._stores[key], selection
 
-    def mixture(self, rate: int, split: str, parts: Mapping[str, Mapping]) -> dict[str, tuple[Store, float]]:
+    def mixture(
+        self, rate: int, split: str, parts: Mapping[str, Mapping], resampling: str = "soxr"
+    ) -> dict[str, tuple[Store, float]]:
         """Store and weight of each named part; parts with weight 0 are not needed.
 
         Raises UserError where no part is left.
@@ -88,7 +92,7 @@ class Library:
         if not any(part["weight"] > 0 for part in parts.values()):
             raise UserError("a mixture needs a part with a weight above 0.")
         return {
-            name: (self.store(rate, split, **corpus_of(part))[0], part["weight"])
+            name: (self.store(rate, split, resampling=resampling, **corpus_of(part))[0], part["weight"])
             for name, part in parts.items()
             if part["weight"] > 0
         }

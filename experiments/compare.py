@@ -62,7 +62,7 @@ def matching(
         if (r["system"], r["dataset"], r["scale"], r["cutoff_hz"], r["loss"])
         == (row.system, column.dataset, column.scale, column.cutoff_hz, column.loss)
         and column.metric in r["mean"]
-        and preset in (None, r["preset"])
+        and (preset in (None, r["preset"]) or r["kind"] == "count")
         and protocol in (None, r["protocol"])
     ]
 
@@ -74,7 +74,8 @@ def standing_among(record: dict, records: list[dict], metric: str) -> str:
         for r in records
         if r["identity"]["method"] == "unprocessed"
         and all(
-            r["identity"][key] == record["identity"][key] for key in ("task", "rule", "rate", "recordings")
+            r["identity"].get(key) == record["identity"].get(key)
+            for key in ("task", "rule", "rate", "recordings")
         )
     ]
     unprocessed = inputs[0]["mean"].get(metric) if inputs else None
@@ -114,7 +115,8 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
     values = [r["mean"][column.metric] for r in seeds.values()]
     kind = max((worth(r) for r in seeds.values()), key=STANDINGS.index)
     expected = chosen["expected"]
-    line["reproduced" if kind == "reproduction" else "measured"] = f"{fmean(values):.4g}"
+    number = f"{fmean(values):.0f}" if chosen["kind"] == "count" else f"{fmean(values):.4g}"
+    line["reproduced" if kind == "reproduction" else "measured"] = number
     line |= {
         "standing": kind,
         "std": f"{pstdev(values) if len(values) > 1 else chosen['std'][column.metric]:.3g}",
@@ -129,7 +131,7 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
 
 def lines(table: Table, output: Path, preset: str | None = None, protocol: str | None = None) -> list[dict]:
     """All cells of a table, published or measured."""
-    records = [r for r in all_records(output, table.paper) if r["kind"] == "score"]
+    records = [r for r in all_records(output, table.paper) if r["kind"] in ("score", "count")]
     return [
         cell(table, row, column, records, preset, protocol)
         for row in table.rows
@@ -142,7 +144,8 @@ def shown(line: dict) -> str:
     if line["standing"] in ("not built yet", "needs a listening test"):
         return str(line["published"])
     ours = line["reproduced"] or line["measured"]
-    ours = f"{float(ours):.2f}{MARKS[line['standing']]}" if ours else "·"
+    places = ",.0f" if line["metric"] == "parameters" else ".2f"
+    ours = f"{float(ours):{places}}{MARKS[line['standing']]}" if ours else "·"
     return f"{line['published']} / {ours}" if line["published"] != "" else ours
 
 

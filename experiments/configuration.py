@@ -60,6 +60,7 @@ class Table:
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    split: str = "test"  # whose recordings it is about
 
     def row(self, system: str) -> Row:
         for row in self.rows:
@@ -121,7 +122,7 @@ def load_table(paper: str, name: str) -> Table:
         rows.append(
             Row(system, row["method"], by=row.get("by"), published=published, notes=notes, **mappings)
         )
-    return Table(paper, name, page["title"], columns, tuple(rows))
+    return Table(paper, name, page["title"], columns, tuple(rows), page.get("split", "test"))
 
 
 def flat_keys(node: Mapping, prefix: str = "") -> dict[str, object]:

@@ -72,7 +72,7 @@ def describe(
     tester = Rows(table, config, args.protocol, library, runs, report)
     for row in rows:
         tester.check(row)
-    names = wanted_runs(table, rows, config, runs)
+    wanted = wanted_runs(tester, rows)
     shown = {key: value for key, value in config.items() if key not in ("preset", "changes", "corpus")}
     own = [tester.settings(row) for row in rows if row.method == table.paper]
     shown |= {"method": own[0]} if own else {}
@@ -80,14 +80,14 @@ def describe(
     if library.demo and not library.root.is_dir():
         report(f"corpora: the demo corpus will be made in {library.root}/: 9 minutes of audio, 28 MB")
     else:
-        print_corpora(config, library, table, rows, names, report)
+        print_corpora(config, library, tester, rows)
     for row in rows:
         cells = ", ".join(task.key for task in tasks(table, row, config))
         report(f"row {row.system}: {row.method} of {dict(row.runs or row.parts) or 'no run'}: {cells}")
     speed, seconds, disk, memory = throughput(), 0.0, 0.0, 0.0
-    for name in names:
-        count, stage = count_parameters(config, name)
-        run = config["runs"][name]
+    for runs, name in wanted:
+        count, stage = count_parameters(runs.config, name)
+        run = runs.config["runs"][name]
         work = training_flops(stage, run)
         held = sum(p.numel() for p in stage.parameters()) + sum(p.numel() for p in stage.buffers())
         trained = sum(p.numel() for p in stage.parameters() if p.requires_grad)

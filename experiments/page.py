@@ -322,8 +322,9 @@ def replace(path: Path, content: str) -> None:
 
 
 def beside(folder: Path) -> list[dict]:
-    """All records of a paper, by their folders' names."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/record.json"))]
+    """All records of a paper that have a page (counts have none), by their folders' names."""
+    records = (json.loads(path.read_text()) for path in sorted(folder.glob("*/record.json")))
+    return [record for record in records if record["kind"] != "count"]
 
 
 def write_page(folder: Path, records: list[Mapping] | None = None) -> None:

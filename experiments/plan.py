@@ -2,13 +2,13 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.library import Library, corpus_of
-from experiments.configuration import Row, Table
-from experiments.rows import tasks
+from experiments.configuration import Row
+from experiments.rows import Rows, tasks
 from experiments.runs import Runs
 from signals.errors import UserError
 
@@ -24,29 +24,30 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
 
-def print_corpora(
-    config: Mapping,
-    library: Library,
-    table: Table,
-    rows: list[Row],
-    runs: list[str],
-    report: Callable[[str], None],
-) -> None:
+def print_corpora(config: Mapping, library: Library, tester: Rows, rows: list[Row]) -> None:
     """Present and expected files of every split that will be read. Raises UserError on a missing corpus."""
-    for mixture in dict.fromkeys(config["runs"][run]["data"]["mixture"] for run in runs):
+    table, report = tester.table, tester.report
+    for mixture in dict.fromkeys(
+        config["runs"][run]["data"]["mixture"] for _, run in wanted_runs(tester, rows)
+    ):
         for name, part in config["mixtures"][mixture].items():
             for split in ("train", "validation") if part["weight"] > 0 else ():
                 counts = library.select(split, **corpus_of(part)).counts
                 report(f"{mixture}/{name} {split}: {counts}, weight {part['weight']}")
     for dataset in dict.fromkeys(task.dataset for row in rows for task in tasks(table, row, config)):
-        report(f"{dataset} test: {library.select('test', **corpus_of(config['datasets'][dataset])).counts}")
+        if dataset:
+            counts = library.select(table.split, **corpus_of(config["datasets"][dataset])).counts
+            report(f"{dataset} {table.split}: {counts}")
 
 
-def wanted_runs(table: Table, rows: list[Row], config: Mapping, runs: Runs) -> list[str]:
+def wanted_runs(tester: Rows, rows: list[Row]) -> list[tuple[Runs, str]]:
     """All runs behind these rows, in the order in which they are trained."""
-    names: list[str] = []
+    wanted: list[tuple[Runs, str]] = []
     for row in rows:
-        for task in tasks(table, row, config):
-            for run in table.parts(row, task).values():
-                names += [name for name in runs.needs(run) if name not in names]
-    return names
+        runs = tester.runs_of(row)
+        for task in tasks(tester.table, row, tester.config):
+            if task.dataset is None:  # nothing is tested
+                continue
+            for run in tester.table.parts(row, task).values():
+                wanted += [(runs, name) for name in runs.needs(run) if (runs, name) not in wanted]
+    return wanted

@@ -88,6 +88,8 @@ def cause(error: BaseException) -> str:
 
 def standing(record: Mapping, unprocessed: float | None, lower_is_better: bool, metric: str) -> str:
     """What a measured cell is worth (README). unprocessed: the same cell of the unprocessed input."""
+    if record["kind"] == "count":
+        return "reproduction"
     value = record["mean"].get(metric)
     trained = bool(record["runs"])
     if trained and unprocessed is not None and value is not None:

@@ -12,8 +12,8 @@ from callbacks.scores import Scores, Showcase
 from datamodules.degradations import degradation
 from datamodules.library import Library, corpus_of
 from datamodules.pairs import PairDataModule
-from experiments.averages import averages
-from experiments.configuration import LISTENER_METRICS, Column, Row, Table, nearest
+from experiments.averages import Averages, averages
+from experiments.configuration import LISTENER_METRICS, Column, Row, Table, configure, nearest
 from experiments.page import write_page
 from experiments.records import cause, identity_hash, provenance, read_record, write_json
 from experiments.runs import Runs, count_parameters, trainer_options
@@ -29,7 +29,7 @@ def tasks(table: Table, row: Row, config: Mapping) -> list[Column]:
     A dataset that the configuration sets to null is left out.
     """
     cells = [c for c in table.cells(row) if c.metric not in LISTENER_METRICS]
-    cells = [c for c in cells if config["datasets"][c.dataset]]
+    cells = [c for c in cells if c.dataset is None or config["datasets"][c.dataset]]
     return list({(c.dataset, c.scale, c.cutoff_hz, c.loss): c for c in cells}.values())
 
 
@@ -61,22 +61,45 @@ class Rows:
         return find_method(row.method).resolved({**own, **row.settings})
 
     def rule(self, row: Row) -> dict:
-        """The protocol, with what the row changes about it."""
-        return {**self.config["protocols"][self.protocol], **row.protocol}
+        """The protocol, with what the row changes about it, for a test."""
+        rule = {**self.config["protocols"][self.protocol], **row.protocol}
+        return {key: value for key, value in rule.items() if key != "training"}
+
+    def runs_of(self, row: Row) -> Runs:
+        """The runs, trained on what the protocol, or the row, makes of their data (its `training`)."""
+        return self.runs.under(
+            {**self.config["protocols"][self.protocol], **row.protocol}.get("training", {})
+        )
 
     def rate(self, row: Row) -> int:
         return row.data.get("rate", self.config["data"]["rate"])
 
+    def files(self, row: Row, task: Column) -> int:
+        """How many recordings a task scores."""
+        return len(self.test_set(row, task)[0]) if task.dataset else 0
+
     def test_set(self, row: Row, task: Column):
         """Store and selection of a task's recordings, at most `data.test_files` of them."""
         corpus = corpus_of(self.config["datasets"][task.dataset])
-        store, selection = self.library.store(self.rate(row), "test", **corpus)
+        how = {"resampling": self.rule(row).get("resampling", "soxr")}
+        store, selection = self.library.store(self.rate(row), self.table.split, **how, **corpus)
         return store.spread(self.config["data"]["test_files"]), selection
 
     def identity(self, row: Row, task: Column) -> dict:
-        parts = {part: self.runs.folder(run).name for part, run in self.table.parts(row, task).items()}
-        store, _ = self.test_set(row, task)
         task_ = {"dataset": task.dataset, "scale": task.scale, "cutoff_hz": task.cutoff_hz, "loss": task.loss}
+        if task.dataset is None:  # what the paper's full networks have, whatever was trained
+            full = configure(self.table.paper, "full")["runs"]
+            built = {part: full[run] for part, run in self.table.parts(row, task).items()}
+            return {
+                "system": row.system,
+                "method": row.method,
+                "task": task_,
+                "metric": task.metric,
+                "runs": built,
+            }
+        runs = self.runs_of(row)
+        parts = {part: runs.folder(run).name for part, run in self.table.parts(row, task).items()}
+        store, _ = self.test_set(row, task)
         return {
             "system": row.system,
             "method": row.method,
@@ -88,6 +111,7 @@ class Rows:
             "rule": self.rule(row),
             "metrics_version": VERSION,
             "rate": self.rate(row),
+            "split": self.table.split,
             "recordings": store.fingerprint,
             "preset": self.config["preset"],
             "changes": self.config["changes"],
@@ -106,7 +130,8 @@ class Rows:
 
     def method(self, row: Row, task: Column) -> SuperResolver:
         """The row's method from its trained parts. What fails here blocks the cell."""
-        parts = {part: self.runs.stage(run) for part, run in self.table.parts(row, task).items()}
+        runs = self.runs_of(row)
+        parts = {part: runs.stage(run) for part, run in self.table.parts(row, task).items()}
         return build_method(row.method, self.rate(row), parts, self.settings(row)).eval()
 
     def check(self, row: Row) -> None:
@@ -115,12 +140,15 @@ class Rows:
             raise UserError(f"unknown metric {unknown[0]}" + nearest(unknown[0], METRICS))
         found = tasks(self.table, row, self.config)
         for task in found:
+            if task.dataset is None:
+                continue
             if (average := self.config["datasets"][task.dataset]["average"]) not in ("file", "group"):
                 raise UserError(f"datasets.{task.dataset}.average={average}: file or group.")
             degradation_of(self.rule(row), task, self.rate(row))
         for parts in {tuple(self.table.parts(row, task).items()) for task in found}:
+            runs = self.runs_of(row)
             for _, run in parts:
-                self.runs.check(run)
+                runs.check(run)
             try:
                 built = {part: count_parameters(self.config, run)[1] for part, run in parts}
                 build_method(row.method, self.rate(row), built, self.settings(row))
@@ -184,6 +212,36 @@ class Rows:
         OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
         write_json(folder / "record.json", record)
         write_page(folder)
+        return record
+
+    def count(self, row: Row, task: Column, folder: Path) -> dict:
+        """Counts the parameters of a row's networks at their full size, and writes that as a record."""
+        full = configure(self.table.paper, "full")
+        total = sum(count_parameters(full, run)[0] for run in self.table.parts(row, task).values())
+        identity = self.identity(row, task)
+        record = {
+            "kind": "count",
+            "id": folder.name,
+            "family": folder.name,
+            "paper": self.table.paper,
+            "system": row.system,
+            **identity["task"],
+            "preset": "full",
+            "changes": [],
+            "protocol": self.protocol,
+            "seed": self.config["seed"],
+            "runs": {},
+            "identity": identity,
+            "stand_in": False,
+            "expected": None,
+            "files_used": 0,
+            "average": "file",
+            **Averages({task.metric: total}, {task.metric: 0}, {}, {})._asdict(),
+            "files": {},
+            "provenance": provenance(),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "record.json", record)
         return record
 
     def finished(self, row: Row, task: Column) -> dict | None:

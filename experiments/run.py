@@ -66,29 +66,29 @@ def chosen_rows(table: Table, systems: list[str] | None) -> list[Row]:
     return rows
 
 
-def train_runs(table: Table, rows: list[Row], runs) -> dict[str, str]:
+def train_runs(tester, rows: list[Row]) -> dict[tuple, str]:
     """Trains what is not finished. Returns why each run that is missing is so."""
     from callbacks.checkpoints import OutOfTime
     from experiments.plan import FAILURES, wanted_runs
 
-    failed: dict[str, str] = {}
-    for name in wanted_runs(table, rows, runs.config, runs):
-        causes = [failed[other] for other in runs.needs(name)[:-1] if other in failed]
+    failed: dict[tuple, str] = {}
+    for runs, name in wanted_runs(tester, rows):
+        causes = [failed[runs, other] for other in runs.needs(name)[:-1] if (runs, other) in failed]
         if causes:
-            failed[name] = causes[0]
+            failed[runs, name] = causes[0]
             continue
         try:
             runs.stage(name)
         except OutOfTime as stop:
-            failed[name] = f"run {name} {stop}"
+            failed[runs, name] = f"run {name} {stop}"
         except FAILURES as error:
-            failed[name] = f"run {name} failed: {cause(error)}"
+            failed[runs, name] = f"run {name} failed: {cause(error)}"
             runs.folder(name).mkdir(parents=True, exist_ok=True)
             (runs.folder(name) / "error.txt").write_text(traceback.format_exc())
     return failed
 
 
-def test_rows(rows: list[Row], tester, missing: Mapping[str, str]) -> dict[tuple[str, str], str]:
+def test_rows(tester, rows: list[Row], missing: Mapping[tuple, str]) -> dict[tuple[str, str], str]:
     """Tests every task that has no record yet. Returns the cells (system, column) that failed, and why.
 
     missing: runs, and why they are.
@@ -100,9 +100,10 @@ def test_rows(rows: list[Row], tester, missing: Mapping[str, str]) -> dict[tuple
     table, failed = tester.table, {}
     todo, done = [], 0
     for row in rows:
+        runs = tester.runs_of(row)
         for task in tasks(table, row, tester.config):
-            needed = [name for run in table.parts(row, task).values() for name in tester.runs.needs(run)]
-            if causes := [missing[name] for name in needed if name in missing]:
+            needed = [(runs, name) for run in table.parts(row, task).values() for name in runs.needs(run)]
+            if causes := [missing[run] for run in needed if run in missing]:
                 failed[row.system, task.key] = causes[0]
             elif tester.finished(row, task):
                 done += 1
@@ -111,12 +112,15 @@ def test_rows(rows: list[Row], tester, missing: Mapping[str, str]) -> dict[tuple
     if done:
         report(f"{done} cells were scored before, nothing to do for them")
     with progress_bar() as bar:
-        files = sum(len(tester.test_set(row, task)[0]) for row, task in todo)
+        files = sum(tester.files(row, task) for row, task in todo)
         progress = bar.add_task("testing", total=files, note="")
         built, method = None, None
         for row, task in todo:
             bar.update(progress, note=f"{row.system}, {task.key}")
             try:
+                if task.dataset is None:
+                    tester.count(row, task, tester.folder(row, task))
+                    continue
                 if built != (wanted := (row.system, table.parts(row, task))):
                     built, method = wanted, tester.method(row, task)
                 tester.test(row, method, task, tester.folder(row, task), bar, progress)
@@ -132,7 +136,7 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
     import torch
 
     from experiments.page import write_index
-    from experiments.plan import print_corpora, quiet, wanted_runs
+    from experiments.plan import print_corpora, quiet
     from experiments.rows import Rows, tasks
     from experiments.runs import Runs, check_trainer, deadline
 
@@ -149,11 +153,11 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
             check_trainer(config)
             for row in rows:
                 tester.check(row)
-            print_corpora(config, library, table, rows, wanted_runs(table, rows, config, runs), report)
+            print_corpora(config, library, tester, rows)
             for row in rows:
                 for task in tasks(table, row, config):
-                    tester.test_set(row, task)
-        failed |= test_rows(rows, tester, train_runs(table, rows, runs))
+                    tester.files(row, task)
+        failed |= test_rows(tester, rows, train_runs(tester, rows))
     write_index(Path(config["output"]))
     show([table], Path(config["output"]), "terminal", args.preset, args.protocol)
     for why in dict.fromkeys(failed.values()):

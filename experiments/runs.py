@@ -1,5 +1,6 @@
 """Runs: one training of one stage each, named by what it is, resumed where it stopped, done once."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -105,6 +106,19 @@ class Runs:
         self.paper, self.config, self.library, self.report = paper, config, library, report
         self.until = deadline(config) if until is None else until
         self._stages: dict[str, Stage] = {}
+        self._variants: dict[str, Runs] = {}
+
+    def under(self, data: Mapping) -> "Runs":
+        """The same runs, trained on what a protocol or a row makes of their data: degradation, resampling."""
+        key = json.dumps(data, sort_keys=True)
+        if data and key not in self._variants:
+            runs = {
+                name: {**run, "data": OmegaConf.to_container(OmegaConf.merge(run["data"], data))}
+                for name, run in self.config["runs"].items()
+            }
+            config = {**self.config, "runs": runs}
+            self._variants[key] = Runs(self.paper, config, self.library, self.report, self.until)
+        return self._variants[key] if data else self
 
     def needs(self, name: str, above: tuple[str, ...] = ()) -> list[str]:
         """The runs that `name` stands on and itself, in the order in which they are trained."""
@@ -140,8 +154,9 @@ class Runs:
     # Data -------------------------------------------------------------------------------------------------
 
     def parts(self, name: str, split: str) -> dict[str, tuple[Store, float]]:
-        mixture = self.config["mixtures"][self.config["runs"][name]["data"]["mixture"]]
-        return self.library.mixture(self.config["data"]["rate"], split, mixture)
+        data = self.config["runs"][name]["data"]
+        mixture, resampling = self.config["mixtures"][data["mixture"]], data.get("resampling", "soxr")
+        return self.library.mixture(self.config["data"]["rate"], split, mixture, resampling)
 
     def datamodule(self, name: str) -> PairDataModule:
         run, data = self.config["runs"][name], self.config["data"]

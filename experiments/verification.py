@@ -115,6 +115,8 @@ def check(folder: Path) -> tuple[str, list[str], str]:
         return "", ["record.json is damaged"], ""
     if record["kind"] == "run":
         name, (wrong, looked) = f"run {record['run']}", check_run(folder, record)
+    elif record["kind"] == "count":
+        name, wrong, looked = f"{record['system']} {task_name(record)}", [], "a count, nothing to score again"
     else:
         name, (wrong, looked) = f"{record['system']} {task_name(record)}", check_score(folder, record)
     if not folder.resolve().name == record["id"] == identity_hash(record["identity"]):

@@ -19,9 +19,9 @@ def noise(shape: Iterable[int], seeds: Tensor, salt: int = 0) -> Tensor:
     return torch.stack([torch.randn(*shape, generator=g) for g in _generators(seeds, salt)]).to(seeds.device)
 
 
-def uniform(seeds: Tensor, salt: int = 0) -> Tensor:
-    """Uniform [0, 1) numbers [B], each from its item's seed."""
-    return torch.cat([torch.rand(1, generator=g) for g in _generators(seeds, salt)]).to(seeds.device)
+def uniform(seeds: Tensor, salt: int = 0, shape: tuple[int, ...] = ()) -> Tensor:
+    """Uniform [0, 1) numbers [B, *shape], each item's from its own seed."""
+    return torch.stack([torch.rand(shape, generator=g) for g in _generators(seeds, salt)]).to(seeds.device)
 
 
 def _generators(seeds: Tensor, salt: int) -> list[torch.Generator]:
@@ -142,6 +142,14 @@ class AdversarialStage(Stage):
     @property
     def network(self) -> nn.Module:
         return self.generator
+
+    def on_fit_start(self) -> None:
+        """Raises UserError in half precision: by hand, gradients are clipped and penalised unscaled."""
+        if self.trainer.precision.startswith("16"):
+            raise UserError(
+                f"{type(self).__name__} cannot be trained in {self.trainer.precision}: "
+                "set trainer.precision to bf16-mixed or 32-true."
+            )
 
     def generate(self, pair: Pair):
         """Whatever both sides need of the generator's work on this batch."""

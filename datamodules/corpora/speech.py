@@ -5,8 +5,18 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.corpora.selection import Item, Missing, Selection, check_choice, demand, part, without
+from datamodules.corpora.selection import (
+    Item,
+    Missing,
+    Selection,
+    audio_below,
+    check_choice,
+    demand,
+    part,
+    without,
+)
 from datamodules.demo_corpus import is_demo
+from signals.errors import UserError
 
 # VCTK -----------------------------------------------------------------------------------------------------
 
@@ -105,11 +115,33 @@ VCTK_DIVISIONS = {
     "kuleshov_p225": Division(kuleshov_p225, {"train": 223, "validation": 8, "test": 8}),
     "king_p228": Division(king_p228, {"train": 321, "validation": 22, "test": 22}),
     "king": Division(king, {}),
+    "all": Division(lambda items, split: items if split == "test" else [], {}),
 }
+ONE_SPEAKER = {"kuleshov_p225": "p225", "king_p228": "p228"}
+TOO_FEW = 20  # recordings of one speaker, below which another may stand in
+
+
+def best_recorded(root: Path, path: str, split: str) -> list[Item]:
+    """The speaker below a folder of speakers who has the most recordings, 88/6/6 by recording."""
+    by_speaker: dict[str, list[Path]] = {}
+    for file in audio_below(demand(root / path, "vctk", "It is the stand-in for one speaker of VCTK.")):
+        by_speaker.setdefault(file.parent.name, []).append(file)
+    if not by_speaker:
+        raise UserError(f"corpus vctk: no audio below {root / path}, its stand-in.")
+    speaker = max(sorted(by_speaker), key=lambda name: len(by_speaker[name]))
+    chosen = eighty_eight((file.stem for file in by_speaker[speaker]), split)
+    return [
+        Item(file, f"{speaker}/{file.stem}", speaker) for file in by_speaker[speaker] if file.stem in chosen
+    ]
 
 
 def vctk(
-    root: Path, split: str, division: str = "ssr_eval", release: str = "0.92", mic: str = "mic1"
+    root: Path,
+    split: str,
+    division: str = "ssr_eval",
+    release: str = "0.92",
+    mic: str = "mic1",
+    stand_in: str | None = None,
 ) -> Selection:
     """VCTK, all or one speaker of it, divided as a paper did.
 
@@ -120,6 +152,9 @@ def vctk(
         kuleshov_p225: one speaker; 8 utterances validate and test, as published (Kuleshov 2017, TFNet; 0.80).
         king_p228: one speaker, 88/6/6 by utterance, as AudioEDSR's code has it.
         king: all speakers, 88/6/6 by speaker, as its paper has it.
+        all: every recording, for test.
+    stand_in: a folder of speakers below the root, whose best recorded one stands in for a single speaker of
+    whom there are fewer than 20 recordings, and says so (None: as few as there are).
     release: 0.92 or 0.80. Their utterances have the same names, so any division can be made of either; where
     the release is not the paper's, the counts differ. mic: mic1 or mic2, of 0.92 (0.80 has one microphone).
     """
@@ -134,6 +169,11 @@ def vctk(
         items = without(items, ["p280"])  # its second microphone failed; p362 lacks some files, which is fine
     chosen, counts = VCTK_DIVISIONS[division]
     expected = counts.get(split) if mic == "mic1" else None
+    one = ONE_SPEAKER.get(division)
+    if stand_in and one and sum(item.group == one for item in items) < TOO_FEW:
+        return Selection(
+            stand_in, split, tuple(best_recorded(root, stand_in, split)), expected, stand_in=True
+        )
     return Selection("vctk", split, tuple(chosen(items, split)), expected, stand_in=is_demo(root))
 
 

@@ -121,6 +121,33 @@ def test_king_divides_all_speakers_by_speaker(tmp_path):
     assert len(set.union(*parts)) == 110
 
 
+def test_a_speaker_who_is_not_there_has_a_stand_in_that_says_so(tmp_path):
+    write_vctk(tmp_path, ["p228"], range(19))
+    names = [f"speech/few/{take}.wav" for take in range(5)] + [
+        f"speech/many/{take}.wav" for take in range(30)
+    ]
+    touch(tmp_path, *names)
+    splits = [
+        select(tmp_path, split, "vctk", division="king_p228", stand_in="speech")
+        for split in ("train", "validation", "test")
+    ]
+    assert all(split.stand_in and split.corpus == "speech" for split in splits)
+    assert [len(split.items) for split in splits] == [26, 2, 2]
+    assert {item.group for split in splits for item in split.items} == {"many"}
+    assert len({item.id for split in splits for item in split.items}) == 30
+    assert splits[2].counts == "2 of 22 files, 1 groups, stand-in"
+    write_vctk(tmp_path, ["p228"], range(20))
+    found = select(tmp_path, "test", "vctk", division="king_p228", stand_in="speech")
+    assert (found.corpus, found.stand_in) == ("vctk", False)
+
+
+def test_all_recordings_of_vctk_can_be_tested(tmp_path):
+    write_vctk(tmp_path, ["p225", "p280"], (1, 2))
+    assert len(ids(tmp_path, "test", corpus="vctk", division="all")) == 4
+    with pytest.raises(UserError, match="no files of its train split"):
+        select(tmp_path, "train", "vctk", division="all")
+
+
 def test_the_second_microphone_lacks_p280(tmp_path):
     write_vctk(tmp_path, ["p225", "p280", "p362"])
     (tmp_path / VCTK / "p362/p362_001_mic2.flac").unlink()
@@ -413,7 +440,7 @@ def test_a_corpus_may_lie_elsewhere(tmp_path, monkeypatch):
     [
         (
             {"corpus": "vctk", "mike": 1},
-            "corpus vctk has no option mike: one of division, release, mic, root",
+            "corpus vctk has no option mike: one of division, release, mic, stand_in, root",
         ),
         ({"corpus": "folder"}, "corpus folder needs the option path"),
         ({"corpus": "vctk", "division": "ours"}, "division=ours: one of ssr_eval, nuwave"),

@@ -13,7 +13,7 @@ import soundfile
 
 from datamodules import store as module
 from datamodules.corpora import Item
-from datamodules.store import Store, bandwidth, prepare
+from datamodules.store import RESAMPLERS, Store, bandwidth, prepare
 from signals.errors import UserError
 
 RATE = 16_000
@@ -231,3 +231,29 @@ def test_spread_takes_turns_over_the_groups():
 def test_hours_count_samples():
     store = Store(Path(), 2, ["a", "b"], ["a", "b"], [1.0, 1.0], ["", ""], [np.zeros(7200), np.zeros(3600)])
     assert store.hours == pytest.approx(1.5)
+
+
+# Resampling -----------------------------------------------------------------------------------------------
+
+GOLDENS = Path(__file__).parents[3] / "shared" / "specs" / "goldens.npz"
+
+
+@pytest.mark.skipif(not GOLDENS.is_file(), reason="the golden vectors are not at hand")
+def test_the_causal_butterworth_is_that_of_king_et_al():
+    with np.load(GOLDENS) as goldens:
+        wave, expected = goldens["signals.48000.ref"], goldens["king_prep.hr12k"]
+    np.testing.assert_allclose(RESAMPLERS["butterworth"](wave, 48_000, 12_000), expected, rtol=0, atol=1e-6)
+
+
+def test_a_resampling_is_part_of_what_a_store_is(items, tmp_path):
+    kept, causal = (
+        prepare(items[:1], 12_000, tmp_path / "stores", "some", resampling=name)
+        for name in ("soxr", "butterworth")
+    )
+    assert kept.folder != causal.folder
+    assert kept.fingerprint != causal.fingerprint
+    assert kept.lengths.tolist() == causal.lengths.tolist()
+    odd = RESAMPLERS["butterworth"](np.ones(44_100, np.float32), 44_100, 12_000)
+    assert (odd.shape, odd.dtype) == ((12_000,), np.float32)
+    with pytest.raises(UserError, match="unknown resampling linear: one of soxr, butterworth"):
+        prepare(items[:1], 12_000, tmp_path / "stores", "some", resampling="linear")
