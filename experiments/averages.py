@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean, pstdev
+from statistics import fmean, median, pstdev
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ class Averages(NamedTuple):
     """Each by metric. interval: 95 %, of the mean, where known. not_finite: ids of files left out."""
 
     mean: dict[str, float]
+    median: dict[str, float]
     std: dict[str, float]
     interval: dict[str, list[float]]
     not_finite: dict[str, list[str]]
@@ -65,11 +66,11 @@ def interval_of(values: Sequence[Sequence[float]]) -> list[float] | None:
 
 
 def averages(files: Mapping[str, Mapping[str, float]], groups: Mapping[str, str], average: str) -> Averages:
-    """Over the files with a finite score. The standard deviation is over files.
+    """Over the files with a finite score. Median and standard deviation are over files.
 
     average: `file`, or `group` for the mean of the speakers' means.
     """
-    found = Averages({}, {}, {}, {})
+    found = Averages({}, {}, {}, {}, {})
     for metric in dict.fromkeys(itertools.chain.from_iterable(files.values())):
         values = {id_: scores.get(metric, float("nan")) for id_, scores in files.items()}
         finite = {id_: v for id_, v in values.items() if abs(v) < float("inf")}  # nan fails this, too
@@ -78,6 +79,7 @@ def averages(files: Mapping[str, Mapping[str, float]], groups: Mapping[str, str]
         if finite:
             by_group = grouped(finite, groups, average)
             found.mean[metric] = mean_of(by_group)
+            found.median[metric] = median(finite.values())
             found.std[metric] = pstdev(finite.values())
             if interval := interval_of(by_group):
                 found.interval[metric] = interval

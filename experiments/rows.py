@@ -15,7 +15,7 @@ from datamodules.pairs import PairDataModule
 from experiments.averages import Averages, averages
 from experiments.configuration import LISTENER_METRICS, Column, Row, Table, configure, nearest
 from experiments.page import write_page
-from experiments.records import cause, identity_hash, provenance, read_record, write_json
+from experiments.records import cause, identity_hash, provenance, read_record, task_name, write_json
 from experiments.runs import Runs, count_parameters, trainer_options
 from lightning_modules import build_method, find_method, own_source
 from lightning_modules.super_resolver import SuperResolver
@@ -29,6 +29,7 @@ def tasks(table: Table, row: Row, config: Mapping) -> list[Column]:
     A dataset that the configuration sets to null is left out.
     """
     cells = [c for c in table.cells(row) if c.metric not in LISTENER_METRICS]
+    cells = [c for c in cells if row.published.get(c.key) != "N/A"]
     cells = [c for c in cells if c.dataset is None or config["datasets"][c.dataset]]
     return list({(c.dataset, c.scale, c.cutoff_hz, c.loss): c for c in cells}.values())
 
@@ -177,13 +178,16 @@ class Rows:
         seconds = time.perf_counter() - started
         groups = dict(zip(store.ids, store.groups, strict=True))
         found = averages(scores.files, groups, average)
+        identity = self.identity(row, task)
         if not found.mean:
             raise UserError(f"{row.system} on {task.dataset}: no finite score, so no number.")
-        for metric, ids in found.not_finite.items():
-            self.report(
-                f"{row.system} {task.key}: no finite {metric} for {', '.join(ids)}, left out of its mean"
+        for ids in dict.fromkeys(map(tuple, found.not_finite.values())):
+            metrics = ", ".join(
+                metric for metric, missing in found.not_finite.items() if tuple(missing) == ids
             )
-        identity = self.identity(row, task)
+            self.report(
+                f"{row.system} {task_name(identity['task'])}: no finite {metrics} of {', '.join(ids)}"
+            )
         record = {
             "kind": "score",
             "id": folder.name,
@@ -236,7 +240,7 @@ class Rows:
             "expected": None,
             "files_used": 0,
             "average": "file",
-            **Averages({task.metric: total}, {task.metric: 0}, {}, {})._asdict(),
+            **Averages({task.metric: total}, {}, {task.metric: 0}, {}, {})._asdict(),
             "files": {},
             "provenance": provenance(),
         }

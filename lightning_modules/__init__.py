@@ -18,6 +18,10 @@ METHODS = {
     "hold": "baselines:Hold",
     "sinc": "baselines:Sinc",
     "envelope": "baselines:EnvelopeNoise",
+    "audioedsr": "audioedsr:AudioEDSR",
+    "king_audiounet": "audioedsr:AudioUNet",
+    "audiounetgan": "audioedsr:AudioUNetGAN",
+    "linear_equaliser": "audioedsr:LinearEqualiser",
     "audiosr": "audiosr:AudioSR",
     "gt_mel": "audiosr:GTMel",
 }

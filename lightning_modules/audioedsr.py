@@ -58,7 +58,7 @@ def phase_shuffle(x: Tensor, shifts: Tensor) -> Tensor:
     """
     last = max(1, x.shape[-1] - 1)
     t = (torch.arange(x.shape[-1], device=x.device) - shifts[:, None]) % (2 * last)
-    source = torch.minimum(t, 2 * last - t) if x.shape[-1] > 1 else torch.zeros_like(t)
+    source = torch.minimum(t, 2 * last - t).clamp(max=x.shape[-1] - 1)
     return x.gather(-1, source[:, None].expand_as(x))
 
 
@@ -72,12 +72,12 @@ def draw_shifts(reach: int, layers: int, seeds: Tensor, salt: int) -> Tensor | N
 # Networks -------------------------------------------------------------------------------------------------
 
 
-class Shifted(nn.Module):
-    """A network around zero, or around 1 as the authors': `offset` is added before it and subtracted after.
+class Offset(nn.Module):
+    """A network whose signals lie around `offset`, which is added before it and subtracted after.
 
-    clamp: nothing comes out below -offset (a final ReLU). Their networks have an offset of 1 and are clamped;
-    since convolutions pad with zeros, such a signal steps by 1 at its ends. Raises UserError on a clamp
-    without an offset, which would leave the positive half-waves alone.
+    clamp: nothing comes out below -offset (a final ReLU). The authors add 1 and clamp; as convolutions pad
+    with zeros, their signals step by 1 at both ends. Raises UserError on a clamp without an offset, which
+    would leave the positive half-waves alone.
     """
 
     def __init__(self, offset: float = 0.0, clamp: bool = False):
@@ -86,11 +86,11 @@ class Shifted(nn.Module):
             raise UserError("clamp cuts all that is below -offset: set an offset above 0, such as 1.")
         self.offset, self.clamp = offset, clamp
 
-    def shifted(self, x: Tensor, shifts: Tensor | None) -> Tensor:
+    def core(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, wave: Tensor, shifts: Tensor | None = None) -> Tensor:
-        out = self.shifted(wave + self.offset, shifts)
+    def forward(self, wave: Tensor, *shifts: Tensor | None) -> Tensor:
+        out = self.core(wave + self.offset, *shifts)
         return (out.relu() if self.clamp else out) - self.offset
 
 
@@ -108,7 +108,7 @@ class ResidualBlock(nn.Module):
         return x + self.scale * self.body(x)
 
 
-class EDSR(Shifted):
+class EDSR(Offset):
     """[B, 1, T] -> [B, 1, scale * T]: all depth is at the low rate, then shuffles by 2 (Section 3).
 
     block_kernel: of the residual blocks. Theirs is 9 by an oversight in the code (the kernel is not passed
@@ -125,9 +125,10 @@ class EDSR(Shifted):
         block_kernel: int = 9,
         residual_scale: float = 0.1,
         icnr: bool = False,
-        **shift,
+        offset: float = 0.0,
+        clamp: bool = False,
     ):
-        super().__init__(**shift)
+        super().__init__(offset, clamp)
         shuffles = scale.bit_length() - 1
         if scale < 2 or scale != 2**shuffles:
             raise UserError(
@@ -143,12 +144,12 @@ class EDSR(Shifted):
             self.up.extend([layer, PixelShuffle(), nn.LeakyReLU(0.2)])
         self.tail = conv(channels, 1, kernel)
 
-    def shifted(self, x: Tensor, shifts: None = None) -> Tensor:
+    def core(self, x: Tensor) -> Tensor:
         x = self.head(x)
         return self.tail(self.up(x + self.body(x)))
 
 
-class UNet(Shifted):
+class UNet(Offset):
     """[B, 1, T] at the full rate -> the same: the audio U-Net of Kuleshov et al. 2017, without normalisation.
 
     A convolution of stride 2 for each of `channels` with its kernel, one more as bottleneck, and back by
@@ -168,9 +169,10 @@ class UNet(Shifted):
         skip: bool = True,
         icnr: bool = False,
         phase_shuffle: int = 0,
-        **shift,
+        offset: float = 0.0,
+        clamp: bool = False,
     ):
-        super().__init__(**shift)
+        super().__init__(offset, clamp)
         self.skip, self.phase_shuffle, self.layers = skip, phase_shuffle, len(channels) + 1
         self.dropout, self.shuffle = nn.Dropout(dropout), PixelShuffle()
         self.down = nn.ModuleList(
@@ -184,7 +186,7 @@ class UNet(Shifted):
             inputs = 2 * outputs  # shuffled to half of these, and as many from the way down
         self.final = before_shuffle(inputs, 2, 9, icnr)
 
-    def shifted(self, x: Tensor, shifts: Tensor | None) -> Tensor:
+    def core(self, x: Tensor, shifts: Tensor | None = None) -> Tensor:
         wave, passed = x, []
         for layer in self.down:
             x = leaky_relu(self.dropout(layer(x)), 0.2)
@@ -350,8 +352,8 @@ class AudioUNetGAN(AdversarialStage, AudioUNet):
     {adversarial: 1}, the code's is {l1: 1, adversarial: 0.001}.
 
     What Algorithm 3 prints otherwise: the penalty lacks its square, with which the best critic is a constant;
-    the real term is D without an argument; alpha is listed twice; epsilon is never drawn; the generator's
-    gradient is by phi in Algorithms 1 and 2. critic: of `Critic`, its options.
+    the real term is D without an argument; alpha is listed twice; epsilon is never drawn. (Algorithms 1 and 2
+    take the gradient by phi, the critic's weights, where theirs is by theta.) critic: options of `Critic`.
 
     `train/gradient_<term>`: how strongly each weighted term of the generator pulls at its estimate, the norm
     of the gradient by the samples of one item, mean over items. (That of l1 is 1 / sqrt(T).)
