@@ -138,6 +138,7 @@ class Runs:
         for other in self.needs(name):
             run = self.config["runs"][other]
             degradation(**run["data"]["degradation"])
+            find_stage(run["stage"]).check_precision(str(self.config["trainer"]["precision"]))
             mixture, mixtures = run["data"]["mixture"], self.config["mixtures"]
             if mixture not in mixtures:
                 raise UserError(f"no mixture {mixture}: one of {', '.join(mixtures)}.")

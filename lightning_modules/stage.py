@@ -71,6 +71,10 @@ class Stage(lightning.LightningModule):
         """
         raise NotImplementedError
 
+    @classmethod
+    def check_precision(cls, precision: str) -> None:
+        """Raises UserError on a precision (Lightning's names) in which the stage cannot be trained."""
+
     def weigh(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of named terms, which are logged. Raises UserError on a term without a weight."""
         unknown = set(terms) - set(self.weights)
@@ -143,11 +147,12 @@ class AdversarialStage(Stage):
     def network(self) -> nn.Module:
         return self.generator
 
-    def on_fit_start(self) -> None:
-        """Raises UserError in half precision: by hand, gradients are clipped and penalised unscaled."""
-        if self.trainer.precision.startswith("16"):
+    @classmethod
+    def check_precision(cls, precision: str) -> None:
+        """By hand, gradients are clipped and penalised unscaled: raises UserError in half precision."""
+        if precision.startswith("16"):
             raise UserError(
-                f"{type(self).__name__} cannot be trained in {self.trainer.precision}: "
+                f"{cls.__name__} cannot be trained in {precision}: "
                 "set trainer.precision to bf16-mixed or 32-true."
             )
 

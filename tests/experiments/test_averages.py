@@ -40,7 +40,13 @@ def test_scores_that_are_not_finite_are_left_out_by_name():
 
 def test_a_metric_without_any_finite_score_has_no_mean():
     found = averages({"a1": {"SNR": math.nan, "LSD": 1.0}}, GROUPS, "group")
-    assert found == ({"LSD": 1.0}, {"LSD": 1.0}, {"LSD": 0.0}, {}, {"SNR": ["a1"]})  # and one file has no interval
+    assert found == (
+        {"LSD": 1.0},
+        {"LSD": 1.0},
+        {"LSD": 0.0},
+        {},
+        {"SNR": ["a1"]},
+    )  # and one file has no interval
 
 
 def test_a_score_that_a_file_lacks_is_not_finite():

@@ -10,7 +10,6 @@ import lightning
 import pytest
 import torch
 from audiosr_tiny import OPTIMIZER, one_thread, random_wave  # noqa: F401
-from lightning.pytorch.plugins import MixedPrecision
 from scipy.signal import butter, sosfilt
 from torch.utils.data import DataLoader
 
@@ -249,11 +248,12 @@ def test_it_learns(build):
     assert after < 0.9 * before
 
 
-def test_half_precision_is_refused():
-    half = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
-    trainer = trainer_for(1, plugins=[half])
-    with pytest.raises(UserError, match="cannot be trained in 16-mixed"):
-        trainer.fit(gan(), loader(1))
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true", "16"])
+def test_half_precision_is_refused(precision):
+    with pytest.raises(UserError, match=f"AudioUNetGAN cannot be trained in {precision}"):
+        AudioUNetGAN.check_precision(precision)
+    AudioEDSR.check_precision(precision)
+    AudioUNetGAN.check_precision("bf16-mixed")
 
 
 @pytest.mark.parametrize("build", [edsr, unet, shuffled_gan])
