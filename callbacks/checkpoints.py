@@ -1,9 +1,6 @@
 """Checkpoints that no kill can spoil, and a training that goes on from them as if it had never stopped."""
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 
@@ -13,16 +10,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from signals.errors import UserError
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place when the block ends: readers find the old one or the new."""
-    partial = path.with_name(f"{path.name}.partial")
-    yield partial
-    with partial.open("r+b") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+from signals.files import replacing
 
 
 class WholeFiles(TorchCheckpointIO):

@@ -2,11 +2,13 @@
 
 A degradation is called with the full-band batch and one seed per item, on the device, and gives the
 low-resolution signal at its own rate (never interpolated back) with its true band edge. Whatever it draws
-comes from the item's seed alone. `margin` samples on each side of a window are read for it and cropped after.
+comes from the item's seed alone. `margin(rate)` samples on each side of a window at `rate` Hz are read for it
+and cropped after: as many as are heard inside, on the grid of every rate on its way.
 """
 
 import io
 from collections.abc import Callable, Mapping
+from math import ceil, gcd, lcm
 from typing import ClassVar
 
 import numpy as np
@@ -20,20 +22,24 @@ from signals.filters import Lowpass, boxcar, lowpass, stft_hard
 from signals.resampling import hann_sinc, resample, resampled_length
 from signals.types import Signal, silence_padding
 
-# Longer than any filter here rings, and on the grid of ratios of 2, 3, 4, 6, 8, 9, 12, and of 44.1 to 16 kHz.
-MARGIN = 3528
+MARGIN = 3528  # samples: longer than resamplers, STFT frames and codecs reach
+HIGHEST_ORDER = 16  # of a random filter: an elliptic one of order 20 would ring for 12 s
 
 
 class Identity:
     """Full band in, full band out: for stages that learn from recordings alone. cutoff: Hz, where known."""
 
-    margin = 0
-
     def __init__(self, cutoff: float | None = None):
         self.cutoff = cutoff
 
+    def margin(self, rate: int) -> int:
+        return 0
+
     def __call__(self, high: Signal, seeds: Tensor) -> tuple[Signal, Tensor]:
         return high, edges(high, self.cutoff or high.rate / 2)
+
+
+RANDOM_KINDS = ("chebyshev", "elliptic", "butterworth", "boxcar")
 
 
 class RandomLowpass:
@@ -41,18 +47,40 @@ class RandomLowpass:
 
     cutoff: range in Hz, uniform, or one. order: range, uniform. kinds: equally likely. The paper says no
     more; ours: filters run zero-phase (as in NVSR, which the paper follows), so the low band stays aligned,
-    and `boxcar` is the ideal rectangular response.
+    and `boxcar` is the ideal rectangular response. margin: samples (None: until the slowest filter is below
+    -120 dB; a boxcar never is). Raises UserError for what cannot be drawn from.
     """
 
     def __init__(
         self,
         cutoff: tuple[float, float] | float = (2000, 16000),
         order: tuple[int, int] = (2, 10),
-        kinds: tuple[str, ...] = ("chebyshev", "elliptic", "butterworth", "boxcar"),
-        margin: int = 2048,
+        kinds: tuple[str, ...] = RANDOM_KINDS,
+        margin: int | None = None,
     ):
-        self.cutoff = (cutoff, cutoff) if isinstance(cutoff, int | float) else cutoff
-        self.order, self.kinds, self.margin = order, kinds, margin
+        self.cutoff = (cutoff, cutoff) if isinstance(cutoff, int | float) else tuple(cutoff)
+        self.order, self.kinds, self.given = tuple(order), tuple(kinds), margin
+        if len(self.cutoff) != 2 or not 0 < self.cutoff[0] <= self.cutoff[1]:
+            raise UserError(f"degradation random_lowpass: cutoff={cutoff}: one in Hz, or [lowest, highest].")
+        whole = all(isinstance(each, int) for each in self.order)
+        if not whole or len(self.order) != 2 or not 1 <= self.order[0] <= self.order[1] <= HIGHEST_ORDER:
+            raise UserError(
+                f"degradation random_lowpass: order={order}: [lowest, highest], whole, from 1 to {HIGHEST_ORDER}."
+            )
+        if not self.kinds or not set(self.kinds) <= set(RANDOM_KINDS):
+            raise UserError(
+                f"degradation random_lowpass: kinds={kinds}: a list of some of {', '.join(RANDOM_KINDS)}."
+            )
+
+    def margin(self, rate: int) -> int:
+        if self.given is not None:
+            return self.given
+        orders, rings = (
+            range(self.order[0], self.order[1] + 1),
+            [kind for kind in self.kinds if kind != "boxcar"],
+        )
+        slowest = (Lowpass(kind, order, self.cutoff[0]) for kind in rings for order in orders)
+        return max((each.settling(rate) for each in slowest), default=MARGIN)
 
     def draw(self, seed: int) -> Lowpass:
         """The filter of the item with this seed."""
@@ -79,14 +107,27 @@ class _At:
     """A degradation to one cut-off in Hz.
 
     rate: Hz, what the recording is brought to first (None: its own). margin: samples of the recording on each
-    side of a window, a multiple of what lies on both rates' grids (None: enough to hear nothing of the cut).
+    side of a window, at least (None: enough to hear nothing of the cut).
     """
 
     needs = MARGIN
 
     def __init__(self, cutoff: float, rate: int | None = None, margin: int | None = None):
-        self.cutoff, self.rate = cutoff, rate
-        self.margin = self.needs if margin is None else margin
+        self.cutoff, self.rate, self.given = cutoff, rate, margin
+
+    def margin(self, rate: int) -> int:
+        between = self.rate or rate
+        enough = max(self.needs, ceil(self.rings(between) * rate / between))
+        step = lcm(*(rate // gcd(rate, grid) for grid in (between, self.grid(between))))
+        return -(-(enough if self.given is None else self.given) // step) * step
+
+    def grid(self, rate: int) -> int:
+        """Hz: the rate that a recording at `rate` Hz goes by or ends at."""
+        return rate
+
+    def rings(self, rate: int) -> int:
+        """Samples at `rate` Hz after which its filter is silent."""
+        return 0
 
     def __call__(self, high: Signal, seeds: Tensor) -> tuple[Signal, Tensor]:
         low = self.lowered(resampled(high, self.rate or high.rate))
@@ -112,6 +153,9 @@ class StftHard(_At):
         low = high._replace(wave=stft_hard(high.wave, edge, high.rate, self.n_fft, self.hop))
         return every(low, self.cutoff) if self.decimate else low
 
+    def grid(self, rate: int) -> int:
+        return twice(self.cutoff) if self.decimate else rate
+
 
 class Butterworth(_At):
     """A Butterworth filter with its edge at the cut-off (-3 dB, zero-phase -6 dB), then every r-th sample.
@@ -122,11 +166,18 @@ class Butterworth(_At):
 
     def __init__(self, cutoff: float, order: int = 8, causal: bool = False, decimate: bool = True, **options):
         super().__init__(cutoff, **options)
-        self.order, self.causal, self.decimate = order, causal, decimate
+        self.causal, self.decimate = causal, decimate
+        self.filter = Lowpass("butterworth", order, cutoff)
 
     def lowered(self, high: Signal) -> Signal:
-        low = filtered(high, Lowpass("butterworth", self.order, self.cutoff), not self.causal)
+        low = filtered(high, self.filter, not self.causal)
         return every(low, self.cutoff) if self.decimate else low
+
+    def grid(self, rate: int) -> int:
+        return twice(self.cutoff) if self.decimate else rate
+
+    def rings(self, rate: int) -> int:
+        return self.filter.settling(rate)
 
 
 class Decimate(_At):
@@ -139,10 +190,16 @@ class Decimate(_At):
     def __init__(self, cutoff: float, causal: bool = False, **options):
         super().__init__(cutoff, **options)
         self.causal = causal
+        self.filter = Lowpass("chebyshev", 8, 0.8 * cutoff, ripple=0.05)
 
     def lowered(self, high: Signal) -> Signal:
-        chebyshev = Lowpass("chebyshev", 8, 0.8 * self.cutoff, ripple=0.05)
-        return every(filtered(high, chebyshev, not self.causal), self.cutoff)
+        return every(filtered(high, self.filter, not self.causal), self.cutoff)
+
+    def grid(self, rate: int) -> int:
+        return twice(self.cutoff)
+
+    def rings(self, rate: int) -> int:
+        return self.filter.settling(rate)
 
 
 class Subsample(_At):
@@ -152,6 +209,9 @@ class Subsample(_At):
 
     def lowered(self, high: Signal) -> Signal:
         return every(high, self.cutoff)
+
+    def grid(self, rate: int) -> int:
+        return twice(self.cutoff)
 
 
 class FmaBiquad(_At):
@@ -170,12 +230,21 @@ class FmaBiquad(_At):
         biquad = torchaudio.functional.lowpass_biquad(wave, high.rate, 0.6 * self.cutoff, Q=0.707)
         return high._replace(wave=biquad)
 
+    def grid(self, rate: int) -> int:
+        return twice(self.cutoff)
+
+    def rings(self, rate: int) -> int:
+        return Lowpass("butterworth", 2, 0.6 * self.cutoff).settling(rate)
+
 
 class Sinc(_At):
     """Resampled to twice the cut-off by torchaudio's defaults: AP-BWE's input."""
 
     def lowered(self, high: Signal) -> Signal:
         return resampled(high, twice(self.cutoff), hann_sinc)
+
+    def grid(self, rate: int) -> int:
+        return twice(self.cutoff)
 
 
 class Polyphase(_At):
@@ -184,13 +253,25 @@ class Polyphase(_At):
     def lowered(self, high: Signal) -> Signal:
         return resampled(high, twice(self.cutoff))
 
+    def grid(self, rate: int) -> int:
+        return twice(self.cutoff)
+
 
 class NuWave2(_At):
     """NU-Wave 2's test input: Chebyshev-I of order 8 and 0.05 dB, zero-phase, then `polyphase`."""
 
+    def __init__(self, cutoff: float, **options):
+        super().__init__(cutoff, **options)
+        self.filter = Lowpass("chebyshev", 8, cutoff, ripple=0.05)
+
     def lowered(self, high: Signal) -> Signal:
-        low = filtered(high, Lowpass("chebyshev", 8, self.cutoff, ripple=0.05), zero_phase=True)
-        return resampled(low, twice(self.cutoff))
+        return resampled(filtered(high, self.filter, zero_phase=True), twice(self.cutoff))
+
+    def grid(self, rate: int) -> int:
+        return twice(self.cutoff)
+
+    def rings(self, rate: int) -> int:
+        return self.filter.settling(rate)
 
 
 class MuLaw(_At):
@@ -214,6 +295,12 @@ class MuLaw(_At):
         codes = torchaudio.functional.mu_law_encoding(wave.clamp(-1, 1), 256)
         decoded = torchaudio.functional.mu_law_decoding(codes, 256)
         return call._replace(wave=decoded.to(high.wave.dtype))
+
+    def grid(self, rate: int) -> int:
+        return 8000
+
+    def rings(self, rate: int) -> int:
+        return ceil(Lowpass("butterworth", self.order, 300).settling(8000) * rate / 8000)
 
 
 class _Codec(_At):
@@ -239,8 +326,11 @@ class _Codec(_At):
         """kbit/s at compression level 1 and 0 of libsndfile, which is linear between them."""
         raise NotImplementedError
 
+    def grid(self, rate: int) -> int:
+        return rate if rate in self.rates else self.rates[0]
+
     def lowered(self, high: Signal) -> Signal:
-        known = resampled(high, high.rate if high.rate in self.rates else self.rates[0])
+        known = resampled(high, self.grid(high.rate))
         waves = known.wave[:, 0].cpu().numpy().copy()
         for wave, length in zip(waves, known.lengths.tolist(), strict=True):
             wave[:length] = self.coded(wave[:length], known.rate)

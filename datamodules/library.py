@@ -1,5 +1,6 @@
 """The recordings of one root: corpora found, fetched or made, and prepared once for a rate."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ class Library:
         self.workers = workers or os.cpu_count() or 1
         self.demo = root is None
         self.root = self.folder / "demo" if root is None else Path(root).expanduser()
+        self._selections: dict[str, Selection] = {}
         self._stores: dict[tuple, Store] = {}
         if root is not None and not self.root.is_dir():
             raise UserError(f"data.root={root}: no such folder.")
@@ -47,14 +49,20 @@ class Library:
                 raise UserError(f"the demo corpus: {error}; choose another data.folder.") from None
 
     def select(self, split: str, **corpus) -> Selection:
-        """The files of a split; a missing corpus is fetched where `download` allows. Raises UserError."""
-        try:
-            return select(self.root, split, **corpus)
-        except Missing as missing:
-            if not self.download or missing.fetch is None:
-                raise
-            missing.fetch()
-        return self.select(split, **corpus)  # which may miss another folder
+        """The files of a split, looked for once; a missing corpus is fetched where `download` allows.
+
+        Raises UserError.
+        """
+        key = json.dumps([split, corpus], sort_keys=True, default=str)
+        if key not in self._selections:
+            try:
+                self._selections[key] = select(self.root, split, **corpus)
+            except Missing as missing:
+                if not self.download or missing.fetch is None:
+                    raise
+                missing.fetch()
+                return self.select(split, **corpus)  # which may miss another folder
+        return self._selections[key]
 
     def store(self, rate: int, split: str, *, resampling: str = "soxr", **corpus) -> tuple[Store, Selection]:
         """A split prepared at `rate` Hz (how: `store.RESAMPLERS`), without what its targets cannot use.

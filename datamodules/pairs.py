@@ -184,13 +184,13 @@ class PairDataModule(lightning.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        margin = self.degradation.margin
+        margin = self.degradation.margin(self.rate)
         windows = Windows(self.mixture, self.window, margin, self.seed, self.pool)
         steps = Steps(self.steps, self.batch, lambda: self.batches_seen)
         return self._loader(windows, margin, batch_size=self.batch, sampler=steps)
 
     def val_dataloader(self) -> DataLoader:
-        margin = self.degradation.margin
+        margin = self.degradation.margin(self.rate)
         middles = Recordings(self.held_out, "validation", self.seed, self.window, margin)
         return self._loader(middles, margin, batch_size=self.batch)
 

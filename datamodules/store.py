@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -19,9 +20,10 @@ from filelock import FileLock
 from datamodules.corpora import Item
 from signals.errors import UserError
 
-STORE_VERSION = 1  # raise it whenever what `decode` returns changes
+STORE_VERSION = 2  # raise it whenever what `decode` returns changes
 MIN_SECONDS = 0.25
 SILENCE = 2.0**-15  # a peak below one 16-bit step
+WHOLE = 0.98  # of the samples that its header promises, a file holds at least
 
 
 def bandwidth(wave: np.ndarray, rate: int) -> float:
@@ -70,14 +72,20 @@ def decode(row: dict, rate: int, resampling: str = "soxr") -> dict:
         return {**named, "reason": reason, "wave": np.zeros(0, np.float32), "bandwidth": 0.0, "hash": ""}
 
     try:
-        wave, source_rate = soundfile.read(row["path"], dtype="float32", always_2d=True)
+        with soundfile.SoundFile(row["path"]) as file:
+            source_rate, promised = file.samplerate, file.frames
+            wave = file.read(dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         return unusable(f"undecodable: {error.error_string}")
     except OSError as error:
         return unusable(f"undecodable: {error.strerror}")
-    wave = wave.mean(axis=1)
+    except MemoryError:
+        return unusable(f"undecodable: its header promises {promised:,} samples, too many for the memory")
     if len(wave) == 0:
         return unusable("empty")
+    if len(wave) < WHOLE * promised:  # of an MP3 without a header, libsndfile counts what is there
+        return unusable(f"cut short: {len(wave):,} of {promised:,} samples")
+    wave = wave.mean(axis=1)
     if not np.isfinite(wave).all():
         return unusable("holds NaN or infinity")
     if np.abs(wave).max() < SILENCE:
@@ -119,8 +127,9 @@ class Store:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names what is in the store: its rate and every recording's samples, not paths or dates."""
-        content = json.dumps([STORE_VERSION, self.rate, sorted(zip(self.ids, self.hashes, strict=True))])
+        """Names what is in the store: its rate, every recording's samples and group, not paths or dates."""
+        recordings = sorted(zip(self.ids, self.groups, self.hashes, strict=True))
+        content = json.dumps([STORE_VERSION, self.rate, recordings])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def subset(self, rows: list[int]) -> "Store":
@@ -170,10 +179,15 @@ def prepare(
     """The store of these files, built if it is not there yet (in parallel, with a progress bar).
 
     root: folder of all stores. name: a readable prefix of its folder. resampling: how the files come to
-    `rate` Hz, a name in RESAMPLERS. Raises UserError if no file is usable, or the resampling is unknown.
+    `rate` Hz, a name in RESAMPLERS. Raises UserError if no file is usable, two have one id, or the resampling
+    is unknown.
     """
     if resampling not in RESAMPLERS:
         raise UserError(f"unknown resampling {resampling}: one of {', '.join(RESAMPLERS)}.")
+    id_, count = Counter(item.id for item in items).most_common(1)[0]
+    if count > 1:
+        paths = " and ".join([str(item.path) for item in items if item.id == id_][:2])
+        raise UserError(f"corpus {name}: {paths} have one id, {id_}: rename one of them.")
     root.mkdir(parents=True, exist_ok=True)
     key = listing_key(items, rate, resampling)
     folder = root / f"{name.replace('/', '_')}-{rate}-{key}"

@@ -1,7 +1,6 @@
 """From scores of files to the number in a table: its mean, spread, interval, and the files left out of it."""
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median, pstdev
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 
 RESAMPLES = 2000  # of the bootstrap and of the randomisation test
 INTERVAL = (2.5, 97.5)  # percent
+LEAST = 5  # files of each group, or there is no interval
 
 
 class Averages(NamedTuple):
@@ -48,19 +48,17 @@ def bootstrap(values: Sequence[Sequence[float]]) -> np.ndarray:
     """[RESAMPLES] means of the groups' means, the files of each group drawn anew, with one fixed seed.
 
     Speakers (groups) stay what they are: the interval is of these speakers, not of all that there could be.
-    Drawn means of n files spread by sqrt((n - 1) / n) too little (Efron 1982), which is made up for.
+    A mean of n files drawn so has the variance (n - 1) / n * s^2 / n (Efron 1982): of a few it is too small.
     """
     rng = np.random.default_rng(0)
-    means = []
-    for group in map(np.asarray, values):
-        drawn = group[rng.integers(len(group), size=(RESAMPLES, len(group)))].mean(axis=1)
-        means.append(group.mean() + (drawn - group.mean()) * math.sqrt(len(group) / (len(group) - 1)))
+    groups = map(np.asarray, values)
+    means = [group[rng.integers(len(group), size=(RESAMPLES, len(group)))].mean(axis=1) for group in groups]
     return np.mean(means, axis=0)
 
 
 def interval_of(values: Sequence[Sequence[float]]) -> list[float] | None:
-    """95 % of the mean of the groups' means, by bootstrap; None where a group is a single file."""
-    if min(map(len, values)) < 2:
+    """95 % of the mean of the groups' means, by bootstrap; None where a group has less than LEAST files."""
+    if min(map(len, values)) < LEAST:
         return None
     return np.percentile(bootstrap(values), INTERVAL).tolist()
 

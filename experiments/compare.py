@@ -6,6 +6,7 @@ import html
 import io
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import NamedTuple
@@ -16,12 +17,15 @@ from experiments.configuration import (
     Column,
     Row,
     Table,
+    configure,
     load_paper,
     load_table,
+    own_row,
     paper_names,
 )
 from experiments.differences import differences, read_scored
 from experiments.records import STANDINGS, all_records, files_scored, standing
+from signals import versions
 from signals.errors import UserError
 
 FIELDS = (
@@ -32,7 +36,7 @@ DIFFERENCE_FIELDS = (
     *("paper", "dataset", "scale", "cutoff_hz", "loss", "system", "metric", "a", "b", "difference"),
     *("low", "high", "p", "files", "record_a", "record_b"),
 )
-HIGHER_IS_BETTER = ("SNR", "SDR", "PESQ", "STOI", "ViSQOL", "NISQA", "MOS", "quality")  # in a metric's name
+HIGHER_IS_BETTER = ("snr", "sdr", "pesq", "stoi", "visqol", "nisqa")  # in the name of a metric's function
 MARKS = {"reproduction": "", "partial": "p", "demo": "d", "stand-in": "s", "untrained": "u"}
 MEANINGS = {
     "p": "partial: not the whole published split, or not its protocol",
@@ -62,9 +66,28 @@ def matching(
         if (r["system"], r["dataset"], r["scale"], r["cutoff_hz"], r["loss"])
         == (row.system, column.dataset, column.scale, column.cutoff_hz, column.loss)
         and column.metric in r["mean"]
-        and (preset in (None, r["preset"]) or r["kind"] == "count")
-        and protocol in (None, r["protocol"])
+        and (r["kind"] == "count" or (preset in (None, r["preset"]) and protocol in (None, r["protocol"])))
+        and is_current(r)
     ]
+
+
+def is_current(record: dict) -> bool:
+    """Whether a record was made by the degradations and metrics of today."""
+    made_by = record["identity"].get("versions", [])[1:]
+    return record["kind"] == "count" or made_by == [versions.DEGRADATIONS, versions.METRICS]
+
+
+def with_own(table: Table, records: list[dict]) -> Table:
+    """The table with a row for each method of `--method` that has records of its tasks."""
+    tasks = {(c.dataset, c.scale, c.cutoff_hz, c.loss) for c in table.columns}
+    known = {row.system for row in table.rows}
+    own = {
+        record["system"]: record["identity"]["method"]
+        for record in records
+        if ":" in record["identity"]["method"] and record["system"] not in known
+        if (record["dataset"], record["scale"], record["cutoff_hz"], record["loss"]) in tasks
+    }
+    return replace(table, rows=(*table.rows, *(own_row(*pair) for pair in own.items())))
 
 
 def standing_among(record: dict, records: list[dict], metric: str) -> str:
@@ -75,11 +98,14 @@ def standing_among(record: dict, records: list[dict], metric: str) -> str:
         if r["identity"]["method"] == "unprocessed"
         and all(
             r["identity"].get(key) == record["identity"].get(key)
-            for key in ("task", "rule", "rate", "recordings")
+            for key in ("task", "rule", "rate", "recordings", "average")
         )
+        and is_current(r)
     ]
     unprocessed = inputs[0]["mean"].get(metric) if inputs else None
-    lower_is_better = not any(name in metric for name in HIGHER_IS_BETTER)
+    metrics = record["identity"].get("rule", {}).get("metrics", {})
+    computed_by = metrics.get(metric.removesuffix("-LF").removesuffix("-HF"), "")
+    lower_is_better = not any(name in computed_by for name in HIGHER_IS_BETTER)
     return standing(record, unprocessed, lower_is_better, metric)
 
 
@@ -131,12 +157,17 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
 
 def lines(table: Table, output: Path, preset: str | None = None, protocol: str | None = None) -> list[dict]:
     """All cells of a table, published or measured."""
-    records = [r for r in all_records(output, table.paper) if r["kind"] in ("score", "count")]
+    records = scored(output, table.paper)
     return [
         cell(table, row, column, records, preset, protocol)
         for row in table.rows
         for column in table.cells(row)
     ]
+
+
+def scored(output: Path, paper: str) -> list[dict]:
+    """What stands in tables: scores and counts."""
+    return [record for record in all_records(output, paper) if record["kind"] in ("score", "count")]
 
 
 def shown(line: dict) -> str:
@@ -280,6 +311,7 @@ def show(
     tables: Iterable[Table], output: Path, form: str, preset: str | None = None, protocol: str | None = None
 ):
     """Prints tables in one of the four formats."""
+    tables = [with_own(table, scored(output, table.paper)) for table in tables]
     found = [(table, lines(table, output, preset, protocol)) for table in tables]
     if form == "csv":
         print_csv(
@@ -287,6 +319,13 @@ def show(
         )
     else:
         print_sheets((table_sheet(*pair) for pair in found), form)
+
+
+def check_protocol(protocol: str, papers: Iterable[str]) -> None:
+    """Raises UserError where none of the papers has it; of those that are not built it is not known."""
+    known = {name for paper in papers if built(paper) for name in configure(paper, "full")["protocols"]}
+    if known and protocol not in known:
+        raise UserError(f"unknown protocol {protocol}: one of {', '.join(sorted(known))}.")
 
 
 def show_differences(args: argparse.Namespace) -> None:
@@ -316,19 +355,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", default="runs", help="folder of the runs (default: %(default)s)")
     args = parser.parse_args(argv)
     try:
+        papers = [args.paper] if args.paper else paper_names()
+        check_protocol(args.protocol, papers)
         if args.sets:
             show_differences(args)
             return 0
         if args.table and not args.paper:
             raise UserError("--table needs --paper.")
-        papers = [args.paper] if args.paper else paper_names()
         tables = [
             load_table(paper, name)
             for paper in papers
             for name in ([args.table] if args.table else load_paper(paper)["tables"])
         ]
         show(tables, Path(args.output), args.format, args.preset, args.protocol)
-    except UserError as error:
+        if not any(list(Path(args.output, paper).glob("*/record.json")) for paper in papers):
+            print(f"compare.py: no records below {args.output} yet", file=sys.stderr)
+    except (UserError, OSError) as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 2
     return 0

@@ -84,6 +84,12 @@ class Table:
         return [column for column in self.columns if not row.published or column.key in row.published]
 
 
+def own_row(system: str, method: str, runs: Mapping | None = None) -> Row:
+    """The row of a method that no table names, as `--method` brings it."""
+    empty = {"parts": {}, "settings": {}, "data": {}, "protocol": {}, "published": {}, "std": {}, "notes": {}}
+    return Row(system, method, by=None, runs=runs or {}, **empty)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean X?)`, or the choices where nothing is near."""
     known = list(known)
@@ -136,7 +142,7 @@ def flat_keys(node: Mapping, prefix: str = "") -> dict[str, object]:
 
 
 def parse_override(text: str) -> tuple[str, object]:
-    """`a.b=1e-3` -> ("a.b", 0.001). `None` is null, as W&B sweeps write it."""
+    """`a.b=1e-3` -> ("a.b", 0.001). `None` is null, as W&B sweeps write it. A folder may be named 2024."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f"cannot read {text!r}: settings are key=value.")
@@ -145,9 +151,10 @@ def parse_override(text: str) -> tuple[str, object]:
     if re.fullmatch(r"\d+(:\d+)+", value):  # YAML reads 10:00:00:00 as a number of base 60
         return key, value
     try:
-        return key, OmegaConf.to_object(OmegaConf.from_dotlist([f"v={value}"]))["v"]
+        read = OmegaConf.to_object(OmegaConf.from_dotlist([f"v={value}"]))["v"]
     except (OmegaConfBaseException, yaml.YAMLError):
         raise UserError(f"cannot read the value of {text!r}.") from None
+    return key, value if key in FOLDERS and read is not None and not isinstance(read, str) else read
 
 
 def load_corpus(path: Path) -> dict:
@@ -157,10 +164,15 @@ def load_corpus(path: Path) -> dict:
     """
     try:
         corpus = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--corpus {path}: {str(error).splitlines()[0]}") from None
     if not isinstance(corpus, dict):
         raise UserError(f"--corpus {path}: keys are needed, as in `path: my_speech`.")
+    for key, value in corpus.items():
+        if key in CORPUS_TEXTS and not isinstance(value, str):
+            raise UserError(f'--corpus {path}: {key}={value}: text is needed; "quotes" make it so.')
+        if key in CORPUS_NUMBERS and (kind(value) != "a number" or not 0 <= value < float("inf")):
+            raise UserError(f"--corpus {path}: {key}={value}: a number from 0 on is needed.")
     root = path.resolve().parent / Path(corpus.get("root", ".")).expanduser()
     return {"corpus": "folder", "average": "file", **corpus, "root": str(root)}
 
@@ -183,6 +195,9 @@ def configure(
     base = OmegaConf.merge(OmegaConf.load(HERE / "base.yaml"), page["config"])
     sizes = OmegaConf.create(page["presets"][preset])
     if guest:
+        if "guest" not in page:
+            raise UserError(f"{paper} does not say (in `guest`) how a method of your own is trained.")
+        check_defaults(guest, page["guest"]["full"])
         base.runs.guest = OmegaConf.merge(page["guest"]["full"], guest)
         sizes = OmegaConf.merge(sizes, {"runs": {"guest": page["guest"].get(preset, {})}})
     if corpus:
@@ -199,7 +214,8 @@ def configure(
         if key not in keys:
             raise UserError(f"unknown key {key}{nearest(key, keys)}; --dry-run prints all keys.")
         detach(merged, key)
-        check_type(key, OmegaConf.select(merged, key), value, nullable=keys[key] is None)
+        nullable = keys[key] is None or key in CAN_BE_NULL
+        check_type(key, OmegaConf.select(merged, key), value, nullable)
         check_bounds(key, value)
         OmegaConf.update(merged, key, value, merge=not isinstance(value, Mapping))
     return resolved(merged, paper)
@@ -214,8 +230,14 @@ def detach(config: DictConfig, key: str) -> None:
 
 
 CAN_BE_NULL = {"trainer.save_every"}  # though it is not by default
-# Null by default, so their kind cannot be read off their value.
-NULLABLE_NUMBERS = {"data.workers", "data.test_files", "data.held_out_files", "trainer.threads"}
+# What may be null, so that its kind cannot be read off its value; by the last word of a key.
+NULLABLE = dict.fromkeys(("workers", "threads", "test_files", "held_out_files"), "a number")
+NULLABLE |= {"bits": "a number", "pool": "a number", "save_every": "a number", "start": "text"}
+FOLDERS = {"data.root", "data.folder", "output"}
+CORPUS_TEXTS = {"corpus", "root", "average", "path", "id"}
+CORPUS_NUMBERS = {"weight", "min_bandwidth"}
+# What each stage has keys of its own in.
+STAGES_OWN = ("defaults.weights.", "defaults.options.", "defaults.data.degradation.")
 SECTION_HINTS = {
     "datasets": ", or the whole to null to leave it out.",
     "mixtures": "; weight=0 leaves it out.",
@@ -237,7 +259,7 @@ def changes(config: Mapping, preset: Mapping) -> list[str]:
         return key not in NAMELESS and not machine and not left_out
 
     keys, preset_keys = flat_keys(config), flat_keys(preset)
-    changed = (key for key, value in keys.items() if preset_keys[key] != value and counts(key))
+    changed = (key for key, value in keys.items() if preset_keys.get(key) != value and counts(key))
     return sorted(f"{key}={keys[key]}" for key in changed if not isinstance(keys[key], Mapping))
 
 
@@ -251,6 +273,7 @@ def resolved(config: DictConfig, paper: str) -> dict:
 # The least whole number that makes sense, by the last word of a key.
 LEAST = dict.fromkeys(("steps", "check_every", "batch", "window", "test_files", "held_out_files"), 1)
 LEAST |= dict.fromkeys(("test_batch", "rate", "threads", "workers", "hop", "n_mels", "n_fft", "bits"), 1)
+LEAST |= dict.fromkeys(("decay_every", "n_critic", "pool"), 1)
 LEAST |= dict.fromkeys(("seed", "pictures", "loaders", "overlap", "warmup", "critic_from"), 0)
 
 
@@ -276,21 +299,35 @@ def check_bounds(key: str, value: object) -> None:
         raise UserError(f"{key}={value}: a weight is not negative.")
 
 
+def check_defaults(defaults: Mapping, known: Mapping) -> None:
+    """Raises UserError where a class's `defaults` are none of a run: an unknown key, or another type."""
+    keys = flat_keys({**known, "data": {"resampling": "soxr", **known["data"]}}, "defaults.")
+    for key, value in flat_keys(defaults, "defaults.").items():
+        if key.startswith(STAGES_OWN):
+            continue
+        if key not in keys:
+            raise UserError(f"{defaults['stage']}: unknown key {key}{nearest(key, keys)}")
+        if not (isinstance(value, Mapping) and isinstance(keys[key], Mapping)):
+            check_type(key, keys[key], value, nullable=keys[key] is None)
+            check_bounds(key, value)
+
+
+def kind(value: object) -> str:
+    """What a value is to a user, with its article."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if OmegaConf.is_list(value) or isinstance(value, list | tuple):
+        return "a list"
+    return "a section" if isinstance(value, Mapping) or OmegaConf.is_dict(value) else "text"
+
+
 def check_type(key: str, old: object, new: object, nullable: bool) -> None:
     """A number stays a number, a list a list, a section a section. Raises UserError.
 
-    nullable: whether null is what the key is where nothing is said about it.
+    nullable: whether the key may be null.
     """
-
-    def kind(value: object) -> str:
-        if isinstance(value, bool):
-            return "true or false"
-        if isinstance(value, int | float):
-            return "a number"
-        if OmegaConf.is_list(value) or isinstance(value, list):
-            return "a list"
-        return "a section" if isinstance(value, Mapping) or OmegaConf.is_dict(value) else "text"
-
     if old is not None and new is not None and kind(old) != kind(new):
         raise UserError(f"{key}={new}: {kind(old)} is needed, as in {key}={old}.")
     if kind(old) == "a section" and (new is not None or not key.startswith("datasets.")):
@@ -299,5 +336,6 @@ def check_type(key: str, old: object, new: object, nullable: bool) -> None:
         )
     if new is None and not nullable and kind(old) != "a section":
         raise UserError(f"{key} cannot be null: {kind(old)} is needed, as in {key}={old}.")
-    if old is None and new is not None and key in NULLABLE_NUMBERS and kind(new) != "a number":
-        raise UserError(f"{key}={new}: a number or null is needed.")
+    wanted = NULLABLE.get(key.rpartition(".")[2])
+    if old is None and new is not None and wanted and kind(new) != wanted:
+        raise UserError(f"{key}={new}: {wanted} or null is needed.")

@@ -13,6 +13,7 @@ from signals.errors import UserError
 
 TASK = ("paper", "dataset", "scale", "cutoff_hz", "loss")
 TOTALS = ["mean", "std", "n", "interval low", "interval high"]  # the last lines of a CSV of evaluate.py
+NO_SCORES = ("file", "lag", "level", "polarity", "rule")  # among its columns
 
 
 class Scored(NamedTuple):
@@ -25,12 +26,19 @@ class Scored(NamedTuple):
 
 def read_scores_csv(path: Path) -> dict:
     """A CSV of evaluate.py as a record without a task. Raises UserError where it is something else."""
+    try:
+        return _read_scores_csv(path)
+    except (csv.Error, KeyError, TypeError, ValueError):  # not text, not its columns, not numbers
+        raise UserError(f"{path} is not a CSV of evaluate.py.") from None
+
+
+def _read_scores_csv(path: Path) -> dict:
     with path.open(newline="") as text:
         lines = list(csv.DictReader(text))
     if [line.get("file") for line in lines[-len(TOTALS) :]] != TOTALS:
-        raise UserError(f"{path} is not a CSV of evaluate.py.")
+        raise ValueError
     rule = json.loads(lines[-len(TOTALS)]["rule"])
-    columns = [name for name in lines[0] if name not in ("file", "lag", "level", "rule")]
+    columns = [name for name in lines[0] if name not in NO_SCORES]
     files = {
         line["file"]: {name: float(line[name]) for name in columns}
         | {"group": line["file"].partition("/")[0] if "/" in line["file"] else ""}
@@ -50,12 +58,14 @@ def read_scored(path: Path, paper: str | None, preset: str | None, protocol: str
     if not path.is_dir():
         raise UserError(f"no such folder or file: {path}.")
     if record := read_record(path):
-        if record["kind"] != "score":
+        if record["kind"] == "count":
+            raise UserError(f"{path} counts the parameters of {record['system']}: it has no scores.")
+        if record["kind"] == "run":
             raise UserError(f"{path} is the run {record['run']}: the rows that it is part of have scores.")
         return Scored(path, [record], True)
     wanted = {"paper": paper, "preset": preset, "protocol": protocol}
     wanted = {key: value for key, value in wanted.items() if value}
-    found = [json.loads(file.read_text()) for file in sorted(path.rglob("record.json"))]
+    found = [read_record(file.parent) for file in sorted(path.rglob("record.json"))]
     found = [r for r in found if r["kind"] == "score" and wanted.items() <= r.items()]
     if not found:
         raise UserError(f"{path}: no scored row" + (f" of {', '.join(wanted.values())}." if wanted else "."))

@@ -77,7 +77,7 @@ def describe(
     own = [tester.settings(row) for row in rows if row.method == table.paper]
     shown |= {"method": own[0]} if own else {}
     report(yaml.safe_dump(plain(shown), sort_keys=False, default_flow_style=None, width=110))
-    if library.demo and not library.root.is_dir():
+    if library.demo and not library.root.is_dir() and not args.corpus:
         report(f"corpora: the demo corpus will be made in {library.root}/: 9 minutes of audio, 28 MB")
     else:
         print_corpora(config, library, tester, rows)

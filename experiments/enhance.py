@@ -1,30 +1,38 @@
 """Super-resolve recordings of your own: python experiments/enhance.py --help"""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from experiments.records import cause, read_record
 from signals.errors import UserError
+from signals.files import replacing
 
 FORMATS = {"wav": "FLOAT", "flac": "PCM_24"}
+BAND = (100, 200_000)  # Hz, in which an input's band may end
+RATES = (1000, 400_000)  # Hz, of results
 WAV_LIMIT = 2**32 - 2**16  # bytes: a longer WAV file is written as RF64
 
 
-def recordings(inputs: list[str]) -> list[tuple[Path, Path]]:
+def recordings(inputs: list[str], output: Path) -> list[tuple[Path, Path]]:
     """Audio files of the inputs, each with its name below the output: folders keep their structure.
 
-    Raises UserError where an input is not there, or holds no audio, or two results would have one name.
+    Where the output is a folder within an input, what it holds are results. Raises UserError where an input
+    is not there, or holds no audio, or two results would have one name.
     """
-    from datamodules.corpora import AUDIO_SUFFIXES
+    from datamodules.corpora.selection import AUDIO_SUFFIXES, audio_below
 
     found: list[tuple[Path, Path]] = []
     for name in inputs:
         path = Path(name).expanduser()
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+            within = path.resolve() in output.resolve().parents
+            files = [
+                file
+                for file in audio_below(path)
+                if not (within and output.resolve() in file.resolve().parents)
+            ]
             if not files:
                 raise UserError(f"{path} holds no audio ({', '.join(sorted(AUDIO_SUFFIXES))}).")
             found += [(file, file.relative_to(path)) for file in files]
@@ -63,7 +71,7 @@ def load(checkpoint: str, system: str | None):
 
     Raises UserError where nothing can be loaded from there.
     """
-    from experiments.runs import restored
+    from experiments.runs import check_source, restored
     from lightning_modules import build_method
     from lightning_modules.super_resolver import SuperResolver
 
@@ -75,6 +83,7 @@ def load(checkpoint: str, system: str | None):
     record = read_record(folder)
     if record["kind"] == "score":
         identity = record["identity"]
+        check_source(identity["method"], identity["source"], folder)
         parts = {part: restored(folder.parent / run) for part, run in identity["parts"].items()}
         return build_method(identity["method"], identity["rate"], parts, identity["settings"])
     stage = restored(folder)
@@ -144,15 +153,16 @@ def write(path: Path, pieces: Iterator, channels: int, rate: int, form: str, sam
     import soundfile
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
     container = "RF64" if form == "wav" and 4 * samples * channels > WAV_LIMIT else form.upper()
-    with soundfile.SoundFile(partial, "w", rate, channels, FORMATS[form], format=container) as out:
+    with (
+        replacing(path) as partial,
+        soundfile.SoundFile(partial, "w", rate, channels, FORMATS[form], format=container) as out,
+    ):
         for piece in pieces:
             wave = piece[:, 0].T.float().cpu().numpy()
             clipped = int((abs(wave) > 1).sum()) if form == "flac" else 0  # which ends at full scale
             out.write(wave.clip(-1, 1) if clipped else wave)
             yield clipped
-    os.replace(partial, path)
 
 
 def enhance_file(method, source: Path, target: Path, args: argparse.Namespace, advance: Callable) -> int:
@@ -186,7 +196,7 @@ def enhance(args: argparse.Namespace) -> int:
 
     from callbacks.progress import progress_bar
 
-    found = recordings(args.inputs)
+    found = recordings(args.inputs, Path(args.output))
     method = method_of(args)
     todo, failed = [], {}
     for source, name in found:
@@ -213,7 +223,7 @@ def enhance(args: argparse.Namespace) -> int:
                     bar.console.print(f"{target}: {clipped} samples clipped; --format wav clips none")
             except soundfile.LibsndfileError as error:
                 failed[source] = f"undecodable: {error.error_string}"
-            except (UserError, OSError) as error:
+            except (UserError, OSError, RuntimeError, MemoryError) as error:
                 failed[source] = cause(error)
         bar.update(progress, note="", completed=len(todo))
     for source, why in failed.items():
@@ -248,10 +258,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
-        if args.cutoff is not None and args.cutoff <= 0:
-            raise UserError("--cutoff needs a frequency in Hz.")
-        if args.rate < 1000:
-            raise UserError("--rate needs a rate in Hz, as 48000.")
+        if args.cutoff is not None and not BAND[0] <= args.cutoff <= BAND[1]:  # nan fails this, too
+            raise UserError("--cutoff needs a frequency from {:,} to {:,} Hz.".format(*BAND))
+        if not RATES[0] <= args.rate <= RATES[1]:
+            raise UserError("--rate needs a rate from {:,} to {:,} Hz.".format(*RATES))
         return enhance(args)
     except UserError as error:
         print(f"enhance.py: {error}", file=sys.stderr)

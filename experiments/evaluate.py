@@ -5,7 +5,9 @@ import csv
 import io
 import itertools
 import json
+import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +22,8 @@ from rich.table import Table
 from torch import Tensor
 
 from callbacks.scores import Scores
-from datamodules.corpora import AUDIO_SUFFIXES
-from experiments.averages import Averages, averages
+from datamodules.corpora.selection import audio_below
+from experiments.averages import LEAST, Averages, averages
 from experiments.configuration import configure, load_paper, nearest, paper_names
 from signals.errors import UserError
 from signals.metrics import METRICS
@@ -32,7 +34,8 @@ SECONDS_AT_ONCE = 60  # of sound, all channels: what bounds the memory
 REACH = 0.05  # seconds to both sides in which a lag is looked for
 LEVEL_OFF = 1.0  # dB of difference in level that is worth a warning
 LINES = 30  # more files than these are not printed one by one
-ALIGNMENT = ("lag", "level")  # samples by which the estimate is late, dB by which it is loud
+# Samples by which the estimate is late, dB by which it is loud, -1 where it is upside down.
+ALIGNMENT = ("lag", "level", "polarity")
 
 
 class Item(NamedTuple):
@@ -50,23 +53,23 @@ class Item(NamedTuple):
 
 
 def protocols() -> dict[str, dict]:
-    """`paper/name` -> metrics by printed name, word length and the rest of a protocol."""
+    """`paper/name` -> metrics by printed name, word length, rate (Hz) and the rest of a protocol."""
+    configs = {paper: configure(paper, "full") for paper in paper_names() if "config" in load_paper(paper)}
     return {
-        f"{paper}/{name}": rule
-        for paper in paper_names()
-        if "config" in load_paper(paper)
-        for name, rule in configure(paper, "full")["protocols"].items()
+        f"{paper}/{name}": rule | {"rate": config["data"]["rate"]}
+        for paper, config in configs.items()
+        for name, rule in config["protocols"].items()
     }
 
 
 def rule_of(args: argparse.Namespace) -> dict:
     """What defines the numbers. Raises UserError on an unknown protocol or metric."""
-    rule = {"metrics": {name: name for name in DEFAULT_METRICS}, "bits": None}
+    rule = {"metrics": {name: name for name in DEFAULT_METRICS}, "bits": None, "rate": None}
     if args.protocol:
         known = protocols()
         if args.protocol not in known:
             raise UserError(f"unknown protocol {args.protocol}" + nearest(args.protocol, known))
-        rule = {key: known[args.protocol][key] for key in ("metrics", "bits")}
+        rule = {key: known[args.protocol][key] for key in ("metrics", "bits", "rate")}
     if args.metrics:
         rule["metrics"] = {name: name for name in args.metrics.split(",")}
     if unknown := [name for name in rule["metrics"].values() if name not in METRICS]:
@@ -89,14 +92,13 @@ def list_everything() -> None:
 # Files ----------------------------------------------------------------------------------------------------
 
 
-def audio_below(folder: Path) -> dict[str, list[Path]]:
+def by_name(folder: Path) -> dict[str, list[Path]]:
     """Relative path without suffix -> the files of that name. Raises UserError without such a folder."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}.")
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
-            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    for path in audio_below(folder):
+        found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
     return found
 
 
@@ -124,7 +126,7 @@ def matched(id_: str, estimates: list[Path], references: list[Path]) -> Item:
 
 def matched_folders(reference: Path, estimate: Path) -> tuple[list[Item], dict[str, str]]:
     """What can be scored, and why each other file cannot. Raises UserError without any pair."""
-    ours, theirs = audio_below(estimate), audio_below(reference)
+    ours, theirs = by_name(estimate), by_name(reference)
     if not ours.keys() & theirs.keys():
         raise UserError(
             f"nothing in common: {len(ours)} audio files below {estimate}, {len(theirs)} below {reference};"
@@ -175,17 +177,19 @@ def batches(items: list[Item]) -> Iterator[list[Item]]:
 # Scores ---------------------------------------------------------------------------------------------------
 
 
-def lag(estimate: Tensor, reference: Tensor, reach: int) -> Tensor:
+def lag_and_polarity(estimate: Tensor, reference: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     """[B] samples by which each estimate [B, C, T] is late: the peak of the cross-correlation's modulus.
 
-    Within +-`reach` samples; of equal peaks the nearest to 0, and 0 for silence. Channels move together.
+    Within +-`reach` samples; of equal peaks the nearest to 0, and 0 for silence. Channels move together. And
+    [B] the polarity: the sign of the cross-correlation there, -1 where the estimate is upside down.
     """
     size = scipy.fft.next_fast_len(estimate.shape[-1] + reach, real=True)
     E, R = (torch.fft.rfft(wave.double(), size) for wave in (estimate, reference))
-    correlation = torch.fft.irfft((E * R.conj()).sum(1), size).abs()
+    correlation = torch.fft.irfft((E * R.conj()).sum(1), size)
     lags = torch.arange(-reach, reach + 1, device=correlation.device)
     lags = lags[lags.abs().argsort(stable=True)]
-    return lags[correlation[:, lags].argmax(1)]
+    found = lags[correlation[:, lags].abs().argmax(1)]
+    return found, correlation.gather(1, found[:, None] % size)[:, 0].sign()
 
 
 def level(estimate: Tensor, reference: Tensor) -> Tensor:
@@ -195,7 +199,7 @@ def level(estimate: Tensor, reference: Tensor) -> Tensor:
 
 
 def score_batch(items: list[Item], waves: list[np.ndarray], rule: Mapping) -> dict[str, dict[str, float]]:
-    """Scores by file and name, with lag and level. A file of several channels has the mean of theirs."""
+    """Scores by file and name, with ALIGNMENT. A file of several channels has the mean of theirs."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rate, channels, longest = items[0].rate, items[0].channels, max(item.samples for item in items)
     batch = torch.zeros(2, len(items), channels, longest)
@@ -203,18 +207,18 @@ def score_batch(items: list[Item], waves: list[np.ndarray], rule: Mapping) -> di
         batch[:, row, :, : wave.shape[-1]] = torch.from_numpy(wave)
     estimate, reference = batch.to(device)
     lengths = torch.tensor([item.samples for item in items], device=device).repeat_interleave(channels)
-    low, high = (Signal(wave.reshape(-1, 1, longest), rate, lengths) for wave in (estimate, reference))
+    estimated, high = (Signal(wave.reshape(-1, 1, longest), rate, lengths) for wave in (estimate, reference))
     cutoff = None if rule["cutoff"] is None else torch.full((len(lengths),), rule["cutoff"], device=device)
     ids = [(item.id, channel) for item in items for channel in range(channels)]
     scores = Scores(rule["metrics"], rule["bits"])
-    scores.on_test_batch_end(None, None, low, Pair(high, high, cutoff, ids, torch.zeros_like(lengths)), 0)
-    lags = lag(estimate, reference, min(round(REACH * rate), longest - 1)).tolist()
-    levels = level(estimate, reference).tolist()
+    scores.add(estimated, Pair(high, high, cutoff, ids, torch.zeros_like(lengths)))
+    lags, polarities = lag_and_polarity(estimate, reference, min(round(REACH * rate), longest - 1))
+    beside = zip(*(x.tolist() for x in (lags, level(estimate, reference), polarities.int())), strict=True)
     found = {}
-    for row, item in enumerate(items):
+    for item, alignment in zip(items, beside, strict=True):
         each = [scores.files[item.id, channel] for channel in range(channels)]
         found[item.id] = {name: sum(one[name] for one in each) / channels for name in each[0]}
-        found[item.id] |= {"lag": lags[row], "level": levels[row]}
+        found[item.id] |= zip(ALIGNMENT, alignment, strict=True)
     return found
 
 
@@ -291,7 +295,9 @@ def as_table(files: Mapping, found: Averages, rule: Mapping, width: int | None) 
     notes = [f"metrics: {by}"]
     notes += [f"cut-off: {rule['cutoff']:g} Hz"] if rule["cutoff"] else []
     notes += [f"stored in {rule['bits']} bits before scoring"] if rule["bits"] else []
-    notes += [f"mean of {'folders' if rule['average'] == 'group' else 'files'}; 95 % interval by bootstrap"]
+    notes += [f"rate: {', '.join(f'{rate:,}' for rate in rule['rates'])} Hz"]
+    interval = "95 % interval by bootstrap" if found.interval else f"no interval of less than {LEAST}"
+    notes += [f"mean of {'folders' if rule['average'] == 'group' else 'files'}; {interval}"]
     if len(files) > LINES:
         notes.append("--format csv has every file")
     console.print("\n".join(notes), highlight=False, markup=False)
@@ -302,7 +308,9 @@ def warn(files: Mapping[str, Mapping[str, float]], found: Averages) -> None:
     """What is odd about files that were scored as they are; on stderr, a line a kind."""
     late = [f"{id_} ({s['lag']:+d} samples)" for id_, s in files.items() if s["lag"]]
     loud = [f"{id_} ({s['level']:+.1f} dB)" for id_, s in files.items() if not abs(s["level"]) <= LEVEL_OFF]
+    turned = [id_ for id_, s in files.items() if s["polarity"] < 0]
     lines = [("not aligned with the reference", late), ("not at the level of the reference", loud)]
+    lines += [("upside down against the reference (reversed polarity)", turned)]
     lines += [(f"no finite {metric}, left out of its mean", ids) for metric, ids in found.not_finite.items()]
     for what, which in lines:
         if which:
@@ -310,11 +318,28 @@ def warn(files: Mapping[str, Mapping[str, float]], found: Averages) -> None:
             print(f"evaluate.py: {what}: {', '.join(which[:LINES])}{rest}", file=sys.stderr)
 
 
+def warn_of_rates(rates: Mapping[int, int], wanted: int | None) -> None:
+    """Where the means are of several rates, or not the protocol's. rates: Hz -> files."""
+    told = ", ".join(f"{count:,} at {rate:,} Hz" for rate, count in sorted(rates.items()))
+    if len(rates) > 1:
+        print(f"evaluate.py: files of several rates are in one mean: {told}", file=sys.stderr)
+    if wanted and rates.keys() != {wanted}:
+        print(f"evaluate.py: the protocol's rate is {wanted:,} Hz, but there are {told}", file=sys.stderr)
+
+
+def check_output(path: Path) -> None:
+    """Raises UserError where no file can be written, before anything is scored."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"--output {path}: no file can be written there.")
+
+
 def evaluate(args: argparse.Namespace) -> int:
     """Scores two folders. Returns 1 where files were left out."""
     if not args.reference or not args.estimate:
         raise UserError("which folders? --reference DIR --estimate DIR, or --list shows what there is.")
     rule = rule_of(args)
+    if args.output:
+        check_output(args.output)
     items, left_out = matched_folders(args.reference, args.estimate)
     groups = groups_of([item.id for item in items], args.average)
     files, unreadable = score_all(items, rule)
@@ -326,7 +351,9 @@ def evaluate(args: argparse.Namespace) -> int:
     scores = {id_: {m: v for m, v in s.items() if m not in ALIGNMENT} for id_, s in files.items()}
     found = averages(scores, groups, args.average)
     warn(files, found)
-    rule |= {"rates": sorted({item.rate for item in items if item.id in files})}
+    rates = Counter(item.rate for item in items if item.id in files)
+    warn_of_rates(rates, rule["rate"])
+    rule |= {"rates": sorted(rates)}
     if args.format == "csv":
         text = as_csv(files, found, rule)
     else:

@@ -1,8 +1,6 @@
 """The page of a record: all that is known of a run or a scored row, in one file that any browser shows."""
 
 import html
-import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -11,7 +9,8 @@ import yaml
 
 from experiments.compare import MARKS, MEANINGS, standing_among
 from experiments.configuration import load_paper
-from experiments.records import files_scored, task_name
+from experiments.records import files_scored, read_record, task_name
+from signals.files import replacing
 
 KINDS = ("input", "estimate", "reference")
 YARDSTICKS = ("trained", "start", "untrained", "constant")
@@ -316,20 +315,19 @@ def replace(path: Path, content: str) -> None:
     """Writes a file at once, or leaves it alone where it says the same already."""
     if path.is_file() and path.read_text(encoding="utf-8") == content:
         return
-    partial = path.with_suffix(".partial")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(content, encoding="utf-8")
 
 
 def beside(folder: Path) -> list[dict]:
     """All records of a paper that have a page (counts have none), by their folders' names."""
-    records = (json.loads(path.read_text()) for path in sorted(folder.glob("*/record.json")))
+    records = (read_record(path.parent) for path in sorted(folder.glob("*/record.json")))
     return [record for record in records if record["kind"] != "count"]
 
 
 def write_page(folder: Path, records: list[Mapping] | None = None) -> None:
     """Writes `index.html` beside the record in `folder`. records: of the same paper (None: those beside)."""
-    record = json.loads((folder / "record.json").read_text())
+    record = read_record(folder)
     records = beside(folder.parent) if records is None else records
     content = (run_page if record["kind"] == "run" else score_page)(folder, record, records)
     title = f"{title_of(record)} · {record['paper']} · Wideband"

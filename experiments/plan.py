@@ -13,7 +13,8 @@ from experiments.runs import Runs
 from signals.errors import UserError
 
 # What may end one run or row without ending the others.
-FAILURES = (UserError, RuntimeError, ValueError, TypeError, OSError, MisconfigurationException)
+FAILURES = (UserError, RuntimeError, ValueError, TypeError, OSError, ArithmeticError, LookupError)
+FAILURES += (MisconfigurationException,)
 
 
 def quiet() -> None:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from signals.errors import UserError
+from signals.files import replacing
 
 STANDINGS = ("reproduction", "partial", "demo", "stand-in", "untrained")  # from the best to the worst
 
@@ -27,20 +28,27 @@ def file_hash(path: Path) -> str:
 
 
 def write_json(path: Path, value: Mapping) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True))
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, sort_keys=True))
 
 
 def read_record(folder: Path) -> dict | None:
-    """The record of a finished run or row, None where it is not finished."""
+    """The record of a finished run or row, None where it is not finished.
+
+    Raises UserError where it is damaged.
+    """
     path = folder / "record.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError:  # not JSON, or not text
+        raise UserError(f"{path} is damaged: remove {folder} to make it again.") from None
 
 
 def all_records(output: Path, paper: str) -> Iterator[dict]:
     for path in sorted((output / paper).glob("*/record.json")):
-        yield json.loads(path.read_text())
+        yield read_record(path.parent)
 
 
 def _accelerator() -> str:

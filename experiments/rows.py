@@ -16,11 +16,12 @@ from experiments.averages import Averages, averages
 from experiments.configuration import LISTENER_METRICS, Column, Row, Table, configure, nearest
 from experiments.page import write_page
 from experiments.records import cause, identity_hash, provenance, read_record, task_name, write_json
-from experiments.runs import Runs, count_parameters, trainer_options
+from experiments.runs import Runs, alone, count_parameters, trainer_options
 from lightning_modules import build_method, find_method, own_source
 from lightning_modules.super_resolver import SuperResolver
+from signals import versions
 from signals.errors import UserError
-from signals.metrics import METRICS, VERSION
+from signals.metrics import METRICS
 
 
 def tasks(table: Table, row: Row, config: Mapping) -> list[Column]:
@@ -100,24 +101,40 @@ class Rows:
             }
         runs = self.runs_of(row)
         parts = {part: runs.folder(run).name for part, run in self.table.parts(row, task).items()}
-        store, _ = self.test_set(row, task)
+        store, selection = self.test_set(row, task)
         return {
             "system": row.system,
             "method": row.method,
             "source": own_source(row.method),
+            "versions": [find_method(row.method).version, versions.DEGRADATIONS, versions.METRICS],
             "settings": self.settings(row),
             "parts": parts,
             "task": task_,
             "protocol": self.protocol,
             "rule": self.rule(row),
-            "metrics_version": VERSION,
             "rate": self.rate(row),
             "split": self.table.split,
             "recordings": store.fingerprint,
+            "average": self.config["datasets"][task.dataset]["average"],
+            "stand_in": selection.stand_in or bool(self.config.get("corpus")),
+            "expected": selection.expected,
             "preset": self.config["preset"],
-            "changes": self.config["changes"],
+            "changes": self.changes(row, task),
             "seed": self.config["seed"],
         }
+
+    def changes(self, row: Row, task: Column) -> list[str]:
+        """Of the configuration's changes, those that the row follows from."""
+        runs = self.runs_of(row)
+        needed = {name for run in self.table.parts(row, task).values() for name in runs.needs(run)}
+
+        def counts(change: str) -> bool:
+            section, _, rest = change.partition(".")
+            if not needed:
+                return section in ("data", "datasets", "protocols")
+            return section != "runs" or rest.partition(".")[0] in needed
+
+        return [change for change in self.config["changes"] if counts(change)]
 
     def family(self, row: Row, task: Column) -> str:
         """The same for all seeds of this number, and for nothing else."""
@@ -153,10 +170,18 @@ class Rows:
             try:
                 built = {part: count_parameters(self.config, run)[1] for part, run in parts}
                 build_method(row.method, self.rate(row), built, self.settings(row))
-            except (TypeError, ValueError) as error:
-                raise UserError(f"{row.system} cannot be built: {cause(error)}") from None
+            except UserError:
+                raise
+            except Exception as error:  # a method of one's own may raise anything
+                raise UserError(f"{row.system} cannot be built: {cause(error)}") from error
 
     def test(self, row: Row, method: SuperResolver, task: Column, folder: Path, bar, progress) -> dict:
+        """The record of one row on one task, which another process may have written meanwhile."""
+        busy = f"{row.system} {task.key}: another process tests it, waiting"
+        with alone(folder, busy, self.report, self.runs.until):
+            return self.finished(row, task) or self.score(row, method, task, folder, bar, progress)
+
+    def score(self, row: Row, method: SuperResolver, task: Column, folder: Path, bar, progress) -> dict:
         """Scores one row on one task and writes its record."""
         store, selection = self.test_set(row, task)
         rule, average = self.rule(row), self.config["datasets"][task.dataset]["average"]
@@ -196,14 +221,15 @@ class Rows:
             "system": row.system,
             **identity["task"],
             "preset": self.config["preset"],
-            "changes": self.config["changes"],
+            "changes": identity["changes"],
             "protocol": self.protocol,
             "exact": not (row.protocol or row.data),  # the protocol as it is, not as the row changes it
             "seed": self.config["seed"],
             "runs": identity["parts"],
             "identity": identity,
-            "stand_in": selection.stand_in or bool(self.config.get("corpus")),
-            "expected": selection.expected,
+            "stand_in": identity["stand_in"],
+            "expected": identity["expected"],
+            "pictures": min(self.config["pictures"], len(store)),
             "files_used": len(scores.files),
             "average": average,
             **found._asdict(),
@@ -249,5 +275,7 @@ class Rows:
         return record
 
     def finished(self, row: Row, task: Column) -> dict | None:
-        """The record of a task that needs no work; None where its runs or the test are still to do."""
-        return read_record(self.folder(row, task))
+        """The record of a task that needs no work; None where it is to do, or to do with more pictures."""
+        record = read_record(self.folder(row, task))
+        wanted = min(self.config["pictures"], self.files(row, task))
+        return record if record and record.get("pictures", 0) >= wanted else None

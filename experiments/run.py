@@ -18,6 +18,7 @@ from experiments.configuration import (
     load_paper,
     load_table,
     nearest,
+    own_row,
     paper_names,
 )
 from experiments.records import cause
@@ -48,18 +49,16 @@ def guest_row(method: str) -> tuple[Row, dict]:
     found = find_method(method)
     if not issubclass(found, SuperResolver):
         raise UserError(f"method {method} is not a SuperResolver, so it cannot be tested.")
-    runs, guest = {}, {}
-    if issubclass(found, Stage):
-        runs, guest = {None: "guest"}, {"stage": method, **found.defaults}
-    empty = {"parts": {}, "by": None, "settings": {}, "data": {}, "protocol": {}}
-    return Row(found.__name__, method, runs=runs, **empty, published={}, std={}, notes={}), guest
+    if not issubclass(found, Stage):
+        return own_row(found.__name__, method), {}
+    return own_row(found.__name__, method, {None: "guest"}), {"stage": method, **found.defaults}
 
 
 def chosen_rows(table: Table, systems: list[str] | None) -> list[Row]:
     """The rows asked for, or all that are built. Raises UserError on one that is not built."""
     if systems is None:
         return [row for row in table.rows if is_built(table, row)]
-    rows = [table.row(system) for system in systems]
+    rows = [table.row(system) for system in dict.fromkeys(systems)]
     for row in rows:
         if not is_built(table, row):
             raise UserError(f"{table.paper} {table.name} {row.system}: not built yet.")
@@ -118,6 +117,7 @@ def test_rows(tester, rows: list[Row], missing: Mapping[tuple, str]) -> dict[tup
         for row, task in todo:
             bar.update(progress, note=f"{row.system}, {task.key}")
             try:
+                tester.runs.check_time("not tested")
                 if task.dataset is None:
                     tester.count(row, task, tester.folder(row, task))
                     continue
@@ -145,7 +145,8 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
         torch.set_num_threads(config["trainer"]["threads"])
     failed: dict[tuple[str, str], str] = {}
     until = deadline(config)
-    library.make_demo()
+    if not args.corpus:
+        library.make_demo()
     for seed in range(config["seed"], config["seed"] + args.seeds):
         runs = Runs(args.paper, config | {"seed": seed}, library, report, until)
         tester = Rows(table, config | {"seed": seed}, args.protocol, library, runs, report)
@@ -207,7 +208,11 @@ def run(args: argparse.Namespace) -> int:
     guest, corpus = {}, load_corpus(Path(args.corpus)) if args.corpus else None
     if args.method:
         row, guest = guest_row(args.method)
-        table = replace(table, rows=(*table.rows, row))
+        known = {each.system: each.method for each in table.rows}
+        if known.get(row.system, args.method) != args.method:
+            raise UserError(f"{row.system} is a row of this table already: name the class otherwise.")
+        if row.system not in known:
+            table = replace(table, rows=(*table.rows, row))
         args.row = [*(args.row or []), row.system]
     rows = chosen_rows(table, args.row)
     config = configure(args.paper, args.preset, args.overrides, guest=guest, corpus=corpus)

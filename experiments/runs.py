@@ -3,17 +3,19 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from callbacks.checkpoints import Checkpoints, OutOfTime, StepSeeds, WholeFiles, replacing
+from callbacks.checkpoints import Checkpoints, OutOfTime, StepSeeds, WholeFiles
 from callbacks.curves import CurveLogger, draw_curves
 from callbacks.progress import TrainingProgress
 from datamodules.degradations import degradation
@@ -26,7 +28,9 @@ from experiments.records import cause, file_hash, identity_hash, provenance, rea
 from lightning_modules import find_stage, own_source
 from lightning_modules.stage import Stage
 from lightning_modules.super_resolver import SuperResolver
+from signals import versions
 from signals.errors import UserError
+from signals.files import replacing
 
 
 def trainer_options(config: Mapping) -> dict:
@@ -58,35 +62,75 @@ def build_stage(run: Mapping, seed: int, rate: int, used: Mapping[str, Stage]) -
 def restored(folder: Path) -> Stage:
     """The stage of a finished run, from its folder and those of the runs that it uses, beside it.
 
-    Raises UserError where there is no finished run.
+    Raises UserError where there is no finished run, or its method's own file was changed since.
     """
     record = read_record(folder)
     if record is None or record["kind"] != "run":
         raise UserError(f"{folder} is not the folder of a finished run.")
     run = record["identity"]
+    check_source(run["stage"], run["source"], folder)
     used = {part: restored(folder.parent / other) for part, other in run["uses"].items()}
     stage = build_stage(run, run["seed"], run["data"]["rate"], used)
     load_weights(stage, folder / "weights.safetensors")
     return stage.eval().requires_grad_(False)
 
 
+def check_source(name: str, source: str | None, folder: Path) -> None:
+    """Raises UserError where the file of a method of one's own is not what `folder` was made by."""
+    if own_source(name) != source:
+        raise UserError(f"{name} was changed since {folder} was made: bring it back, or train it again.")
+
+
 def load_weights(stage: Stage, path: Path) -> None:
-    """Raises UserError where the file holds another stage, or nothing that can be read."""
+    """Raises UserError where the file holds another stage or shape, or nothing that can be read."""
     name = f"{type(stage).__module__}.{type(stage).__name__}"
     try:
         with safe_open(path, framework="pt") as file:
             found = (file.metadata() or {}).get("stage")
-    except SafetensorError:
-        raise UserError(f"{path} is damaged: remove {path.parent} to train it again.") from None
+    except (SafetensorError, OSError):
+        raise UserError(f"{path} is damaged or missing: remove {path.parent} to train it again.") from None
     if found != name:
         raise UserError(f"{path} holds {found or 'no stage of ours'}, not {name}: name another file.")
-    stage.load_state_dict(load_file(path))
+    try:
+        stage.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        why = str(error).splitlines()[-1].strip()
+        again = f"remove {path.parent} to train it again"
+        raise UserError(f"{path} does not fit {name} ({again}): {why}") from None
 
 
 def deadline(config: Mapping) -> float | None:
     """When `trainer.max_time` from now is over, in seconds of time.monotonic (None: never)."""
     limit = config["trainer"]["max_time"]
     return None if limit is None else time.monotonic() + duration(limit)
+
+
+@contextmanager
+def alone(
+    folder: Path, busy: str, report: Callable[[str], None], until: float | None = None
+) -> Iterator[None]:
+    """Keeps other processes from `folder`, and waits for one that does; a killed one holds nothing.
+
+    busy: reported once before waiting. until: in seconds of time.monotonic (None: for ever); then OutOfTime
+    is raised.
+    """
+    locks = folder.parent / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / folder.name)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        report(busy)
+        try:
+            lock.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic()))
+        except Timeout:
+            raise OutOfTime(
+                "waited for another process: trainer.max_time is over; the same command goes on"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Runs:
@@ -186,6 +230,7 @@ class Runs:
         data = {"rate": self.config["data"]["rate"], **run["data"], "mixture": mixture}
         own = {key: run[key] for key in ("stage", "weights", "optimizer", "training")}
         own |= {"source": own_source(run["stage"])}
+        own |= {"versions": [find_stage(run["stage"]).version, versions.DEGRADATIONS]}
         return {
             **own,
             "options": self.options(name),
@@ -204,30 +249,43 @@ class Runs:
         """The trained stage of a run: loaded where it is finished, trained or resumed where not."""
         if name not in self._stages:
             folder = self.folder(name)
-            if record := read_record(folder):
-                when = record["provenance"]["finished"]
-                self.report(f"run {name} {folder.name}: finished {when}, nothing to do")
-                stage = self.untrained(name)
-                load_weights(stage, folder / "weights.safetensors")
-            else:
-                stage = self.train(name, folder)
+            stage = self.finished(name, folder)
+            if stage is None:
+                busy = f"run {name} {folder.name}: another process trains it, waiting"
+                with alone(folder, busy, self.report, self.until):  # which may have finished it then
+                    stage = self.finished(name, folder) or self.train(name, folder)
             # The weights stay; optimiser states are three times their size.
             (folder / "last.ckpt").unlink(missing_ok=True)
             self._stages[name] = stage.eval().requires_grad_(False)
         return self._stages[name]
+
+    def finished(self, name: str, folder: Path) -> Stage | None:
+        """The stage of a run that needs no training; None where it is still to do."""
+        record = read_record(folder)
+        if record is None:
+            return None
+        when = record["provenance"]["finished"]
+        self.report(f"run {name} {folder.name}: finished {when}, nothing to do")
+        stage = self.untrained(name)
+        load_weights(stage, folder / "weights.safetensors")
+        return stage
 
     def untrained(self, name: str) -> Stage:
         run = self.config["runs"][name]
         used = {part: self.stage(other) for part, other in run["uses"].items()}
         return build_stage(run, self.config["seed"], self.config["data"]["rate"], used)
 
+    def check_time(self, otherwise: str) -> None:
+        """Raises OutOfTime, which says what is `otherwise`, where `trainer.max_time` is over."""
+        if self.until is not None and time.monotonic() >= self.until:
+            raise OutOfTime(f"{otherwise}: trainer.max_time is over; the same command goes on")
+
     def train(self, name: str, folder: Path) -> Stage:
         """Trains (or goes on with) a run and leaves its weights, curves and record in `folder`.
 
         Raises OutOfTime, with a checkpoint left, where `trainer.max_time` is over before it is trained.
         """
-        if self.until is not None and time.monotonic() >= self.until:
-            raise OutOfTime("not begun: trainer.max_time is over; the same command goes on")
+        self.check_time("not begun")
         run, training = self.config["runs"][name], self.config["runs"][name]["training"]
         stage, data = self.untrained(name), self.datamodule(name)
         if run["start"]:

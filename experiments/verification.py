@@ -1,6 +1,5 @@
 """Whether records say what is in their folders: names, weights, means, and recordings scored again."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from callbacks.scores import Scores
 from datamodules.pairs import Batch, PairDataModule, item_seed
 from experiments.averages import averages
 from experiments.configuration import Column
-from experiments.records import file_hash, identity_hash, task_name
+from experiments.records import file_hash, identity_hash, read_record, task_name
 from experiments.rows import degradation_of
 from signals.errors import UserError
 from signals.types import Pair, Signal
@@ -110,9 +109,9 @@ def check_run(folder: Path, record: Mapping) -> tuple[list[str], str]:
 def check(folder: Path) -> tuple[str, list[str], str]:
     """What a folder's record is of, what is wrong with it, and what was looked at."""
     try:
-        record = json.loads((folder / "record.json").read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return "", ["record.json is damaged"], ""
+        record = read_record(folder)
+    except UserError as error:
+        return "", [str(error)], ""
     if record["kind"] == "run":
         name, (wrong, looked) = f"run {record['run']}", check_run(folder, record)
     elif record["kind"] == "count":

@@ -39,6 +39,7 @@ class Stage(lightning.LightningModule):
     `batches_seen` counts training batches: it is saved, so what follows from it is the same after a resume.
     """
 
+    version = 1  # raised whenever the same settings make other weights: runs made before are made again
     defaults: Mapping = {}  # where a configuration says nothing: weights, optimizer, options, training, data
 
     def __init__(self, weights: Mapping[str, float], optimizer: Mapping, **rest):

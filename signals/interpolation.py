@@ -6,6 +6,7 @@ last value.
 """
 
 from collections.abc import Callable
+from fractions import Fraction
 from functools import lru_cache
 from math import ceil, gcd
 
@@ -81,18 +82,22 @@ def _interpolate(
 ) -> Tensor:
     """Sum over k of wave[k] * kernel(t - k) at the times t of the result; `kernel` is zero beyond `reach`."""
     up, down = rate_out // gcd(rate_in, rate_out), rate_in // gcd(rate_in, rate_out)
-    taps = _taps(kernel, reach, up, down)
-    read = (ceil(length / up) - 1) * down + taps.shape[1]
+    filters, count = _filters(kernel, reach, up, down), ceil(length / up)
+    read = (count - 1) * down + resampling.span(filters)
     margins = (reach, max(0, read - reach - wave.shape[-1]))
-    return resampling.polyphase(pad(wave, margins, mode="replicate"), taps, down)[..., :length]
+    return resampling.polyphase(pad(wave, margins, mode="replicate"), filters, down, count)[..., :length]
 
 
-@lru_cache(maxsize=64)
-def _taps(kernel: Kernel, reach: int, up: int, down: int) -> Tensor:
-    """`kernel` sampled for each phase [up, K], from `reach` samples before the first phase."""
-    phases = torch.arange(up, dtype=torch.float64)[:, None] * down
-    inputs = torch.arange(-reach, (up - 1) * down // up + reach + 1, dtype=torch.float64)
-    return kernel((phases - inputs * up) / up)
+@lru_cache(maxsize=16)
+def _filters(kernel: Kernel, reach: int, up: int, down: int) -> resampling.Filters:
+    """`kernel` sampled for each phase, from `reach` samples before the first phase."""
+    filters = []
+    for phases in resampling.runs_of_phases(up, down, Fraction(reach)):
+        at = phases[:, None].double() * down
+        first, last = int(phases[0]) * down // up, int(phases[-1]) * down // up
+        inputs = torch.arange(first - reach, last + reach + 1, dtype=torch.float64)
+        filters.append((first, kernel((at - inputs * up) / up)))
+    return tuple(filters)
 
 
 def _box(t: Tensor) -> Tensor:

@@ -18,11 +18,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
-from signals.types import Signal, silence_padding, valid
+from signals.types import Signal, aligned, valid
 
 Metric = Callable[[Signal, Signal, Tensor | None], dict[str, Tensor]]
 
-VERSION = 2  # raise it whenever a score changes: what was scored before is then scored again
 SAMPLES_AT_ONCE = {"cpu": 2**18}  # in all frames at work: what fits a CPU's cache
 ELSEWHERE = 2**24
 
@@ -281,22 +280,6 @@ METRICS: dict[str, Metric] = {
     "seam": seam,
     **{name: _perceptual(name) for name in ("pesq_wb", "pesq_nb", "stoi", "visqol", "nisqa")},
 }
-
-
-def aligned(estimate: Signal, reference: Signal) -> tuple[Tensor, Tensor]:
-    """Both waves [B, 1, longest] with silence for padding, whatever it held before.
-
-    Raises ValueError if rates or lengths differ.
-    """
-    if estimate.rate != reference.rate:
-        raise ValueError(f"the estimate is at {estimate.rate} Hz, the reference at {reference.rate} Hz")
-    ours, theirs = estimate.lengths.tolist(), reference.lengths.tolist()
-    if ours != theirs:
-        raise ValueError(f"the estimate has {ours} samples, the reference {theirs}")
-    longest = int(reference.lengths.max())
-    return tuple(
-        silence_padding(signal.wave[..., :longest], signal.lengths) for signal in (estimate, reference)
-    )
 
 
 def _clamped(floor: float) -> Callable[[Tensor, Tensor], Tensor]:

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from signals.errors import UserError
-from signals.metrics import aligned
 from signals.resampling import resample, resampled_length
-from signals.types import Signal
+from signals.types import Signal, aligned
 
 Score = Callable[[np.ndarray, np.ndarray], float]  # of an estimate [T] and its reference [T]
 

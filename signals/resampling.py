@@ -3,6 +3,8 @@
 Sample n of the result lies at n * rate_in / rate_out samples of the input.
 """
 
+from collections.abc import Iterator
+from fractions import Fraction
 from functools import lru_cache
 from math import ceil, gcd
 
@@ -12,16 +14,41 @@ import torchaudio.functional
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
+from signals.errors import UserError
 
-def polyphase(wave: Tensor, taps: Tensor, down: int) -> Tensor:
-    """Rational resampling as one strided convolution.
+Filters = tuple[tuple[int, Tensor], ...]
+WHOLE = 2**20  # taps of one run of phases: 8 MB
 
-    wave: [B, 1, T]. taps: [up, K], a filter for each of the `up` phases an output sample can have between
-    input samples. Gives [B, 1, N * up]: block n of `up` samples is made of the K inputs from n * down on.
+
+def polyphase(wave: Tensor, filters: Filters, down: int, count: int) -> Tensor:
+    """Rational resampling as strided convolutions, one for each run of phases.
+
+    wave: [B, 1, T]. filters: one for each of the `up` phases that an output sample can have between input
+    samples, in runs: the input at which a run starts to read, and its taps [P, K]. Gives [B, 1, count * up]:
+    block n of `up` samples is made of the inputs from n * down on.
     """
     # In double precision, since TF32 and autocast leave that alone; theirs would be a noise floor at -60 dB.
-    blocks = conv1d(wave.double(), taps[:, None].to(wave.device), stride=down)
-    return blocks.transpose(1, 2).flatten(1)[:, None].to(wave.dtype)
+    wide = wave.double()
+    blocks = [
+        conv1d(
+            wide[..., first : first + (count - 1) * down + taps.shape[1]],
+            taps[:, None].to(wave.device),
+            stride=down,
+        )
+        for first, taps in filters
+    ]
+    return torch.cat(blocks, dim=1).transpose(1, 2).flatten(1)[:, None].to(wave.dtype)
+
+
+def runs_of_phases(up: int, down: int, reach: Fraction) -> Iterator[Tensor]:
+    """The phases 0 ... up - 1 of filters that hear the inputs up to `reach` before and after an output.
+
+    In runs, since phases that share their inputs hold zeros for what the others hear: all together they would
+    hold up * down of them, gigabytes for 47,999 to 48,000 Hz. A ratio of small numbers is one run.
+    """
+    heard = 2 * reach + 1
+    few = up * (down + heard) <= WHOLE
+    yield from torch.arange(up).split(up if few else ceil(heard * up / down))
 
 
 def resample_poly(wave: Tensor, up: int, down: int) -> Tensor:
@@ -29,22 +56,33 @@ def resample_poly(wave: Tensor, up: int, down: int) -> Tensor:
     up, down = up // gcd(up, down), down // gcd(up, down)
     if up == down:
         return wave
-    first, taps = _kaiser_taps(up, down)
+    before, filters = _kaiser_filters(up, down)
     samples = wave.shape[-1]
     length = resampled_length(samples, down, up)
-    read = (ceil(length / up) - 1) * down + taps.shape[1]
-    return polyphase(pad(wave, (-first, read + first - samples)), taps, down)[..., :length]
+    count = ceil(length / up)
+    read = (count - 1) * down + span(filters)
+    return polyphase(pad(wave, (before, read - before - samples)), filters, down, count)[..., :length]
 
 
-@lru_cache(maxsize=64)
-def _kaiser_taps(up: int, down: int) -> tuple[int, Tensor]:
-    """The input sample (<= 0) at which the phases of SciPy's default filter start, and the phases [up, K]."""
+def span(filters: Filters) -> int:
+    """Inputs that a block of `up` outputs hears."""
+    return max(first + taps.shape[1] for first, taps in filters)
+
+
+@lru_cache(maxsize=16)
+def _kaiser_filters(up: int, down: int) -> tuple[int, Filters]:
+    """The inputs that SciPy's default filter hears before the first output, and its phases."""
     half = 10 * max(up, down)
     window = up * scipy.signal.firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 5.0))
-    first, last = -(half // up), ((up - 1) * down + half) // up
-    phase = torch.arange(up)[:, None] * down - torch.arange(first, last + 1) * up
-    inside = phase.abs() <= half
-    return first, torch.from_numpy(window)[(phase + half).clamp(0, 2 * half)] * inside
+    window, before, filters = torch.from_numpy(window), half // up, []
+    for phases in runs_of_phases(up, down, Fraction(half, up)):
+        at = phases[:, None] * down
+        inputs = torch.arange(int(at[0]) // up - before, (int(at[-1]) + half) // up + 1)
+        lag = at - inputs * up
+        filters.append(
+            (int(inputs[0]) + before, window[(lag + half).clamp(0, 2 * half)] * (lag.abs() <= half))
+        )
+    return before, tuple(filters)
 
 
 def resample(wave: Tensor, rate_in: int, rate_out: int) -> Tensor:
@@ -59,6 +97,7 @@ def resampled_length(lengths: Tensor | int, rate_in: int, rate_out: int) -> Tens
 
 def sinc(wave: Tensor, rate_in: int, rate_out: int) -> Tensor:
     """[B, 1, T] -> [B, 1, ceil(T * rate_out / rate_in)] by torchaudio's "kaiser_best"."""
+    check_ratio(rate_in, rate_out)
     resampled = torchaudio.functional.resample(
         wave.double(),  # as in `polyphase`
         rate_in,
@@ -73,4 +112,15 @@ def sinc(wave: Tensor, rate_in: int, rate_out: int) -> Tensor:
 
 def hann_sinc(wave: Tensor, rate_in: int, rate_out: int) -> Tensor:
     """[B, 1, T] -> [B, 1, ceil(T * rate_out / rate_in)] by torchaudio's default: six zeros a side, Hann."""
+    check_ratio(rate_in, rate_out)
     return torchaudio.functional.resample(wave.double(), rate_in, rate_out).to(wave.dtype)
+
+
+def check_ratio(rate_in: int, rate_out: int) -> None:
+    """Raises UserError where torchaudio's table, up * down taps and more, would be larger than 128 MB."""
+    shared = gcd(rate_in, rate_out)
+    if (rate_in // shared) * (rate_out // shared) > 2**24:
+        raise UserError(
+            f"{rate_in} Hz to {rate_out} Hz by torchaudio's sinc: a ratio of {rate_out // shared} to "
+            f"{rate_in // shared} is too fine for it; polyphase and spline can have it."
+        )

@@ -79,3 +79,19 @@ def valid(lengths: Tensor, size: int) -> Tensor:
 def silence_padding(wave: Tensor, lengths: Tensor) -> Tensor:
     """`wave` [B, 1, T] with everything from each length [B] on set to zero."""
     return wave * valid(lengths, wave.shape[-1])[:, None]
+
+
+def aligned(estimate: Signal, reference: Signal) -> tuple[Tensor, Tensor]:
+    """Both waves [B, 1, longest] with silence for padding, whatever it held before.
+
+    Raises ValueError if rates or lengths differ.
+    """
+    if estimate.rate != reference.rate:
+        raise ValueError(f"the estimate is at {estimate.rate} Hz, the reference at {reference.rate} Hz")
+    ours, theirs = estimate.lengths.tolist(), reference.lengths.tolist()
+    if ours != theirs:
+        raise ValueError(f"the estimate has {ours} samples, the reference {theirs}")
+    longest = int(reference.lengths.max())
+    return tuple(
+        silence_padding(signal.wave[..., :longest], signal.lengths) for signal in (estimate, reference)
+    )

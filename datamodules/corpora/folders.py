@@ -1,7 +1,6 @@
 """Any folder of audio, and ESC-50."""
 
 import csv
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from datamodules.corpora.selection import (
     Selection,
     audio_below,
     demand,
+    ids_of,
     split_groups,
     without,
 )
@@ -33,12 +33,9 @@ def folder(
         f"Put audio into {path}/<speaker or source>/ below data.root={root}, or choose other parts.",
     )
     files = {file: file.relative_to(base) for file in audio_below(base)}
-    names = Counter(inside.with_suffix("") for inside in files.values())
     items = []
-    for file, inside in files.items():
-        group = inside.parts[0] if len(inside.parts) > 1 else inside.stem
-        id_ = inside.with_suffix("") if names[inside.with_suffix("")] == 1 else inside  # a.wav beside a.flac
-        items.append(Item(file, id_.as_posix(), group))
+    for (file, inside), id_ in zip(files.items(), ids_of(files.values()), strict=True):
+        items.append(Item(file, id_, inside.parts[0] if len(inside.parts) > 1 else inside.stem))
     items = without(items, leave_out)
     if not items:
         raise UserError(f"corpus {path}: no audio ({', '.join(sorted(AUDIO_SUFFIXES))}) below {base}.")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from datamodules.corpora.folders import folder
 from datamodules.corpora.selection import (
-    AUDIO_SUFFIXES,
     Item,
     Selection,
+    audio_below,
     check_choice,
     check_options,
     demand,
+    ids_of,
     part,
     shuffled,
 )
@@ -48,7 +49,7 @@ def fma(
     """
     check_choice("fma", "size", size, FMA_COUNTS)
     check_choice("fma", "division", division, ("official", "cukaj"))
-    files = sorted(demand(root / f"fma_{size}", "fma", FMA_WHERE).glob("*/*.mp3"))
+    files = audio_below(demand(root / f"fma_{size}", "fma", FMA_WHERE), "*/*.mp3")
     if division == "official":
         known = fma_tracks(demand(root / "fma_metadata", "fma", FMA_WHERE) / "tracks.csv")
         named = [(path, *known.get(path.stem, ("", ""))) for path in files]
@@ -94,8 +95,8 @@ BEETHOVEN_CLIPS = {"train": range(3808), "validation": range(3808, 4068), "test"
 def beethoven(root: Path, split: str) -> Selection:
     """SampleRNN's piano sonatas (Mehri 2017), 4,328 clips of 8 s at 16 kHz, split 88/6/6 by their numbers."""
     base = demand(root / "beethoven", "beethoven", BEETHOVEN_WHERE)
-    numbered = [(re.search(r"\d+$", path.stem), path) for path in base.iterdir()]
-    clips = {int(n[0]): path for n, path in numbered if n and path.suffix.lower() in AUDIO_SUFFIXES}
+    numbered = [(re.search(r"\d+$", path.stem), path) for path in audio_below(base, "*")]
+    clips = {int(n[0]): path for n, path in numbered if n}
     items = tuple(
         Item(clips[n], clips[n].stem, "beethoven") for n in sorted(clips) if n in BEETHOVEN_CLIPS[split]
     )
@@ -133,7 +134,8 @@ def musdb18hq(root: Path, split: str, stem: str = "mixture") -> Selection:
     check_choice("musdb18hq", "stem", stem, MUSDB_STEMS)
     base = demand(root / "musdb18hq", "musdb18hq", MUSDB_WHERE)
     tracks = demand(base / ("test" if split == "test" else "train"), "musdb18hq", MUSDB_WHERE)
-    items = [Item(p, f"{p.parent.name}/{stem}", p.parent.name) for p in sorted(tracks.glob(f"*/{stem}.wav"))]
+    files = audio_below(tracks, f"*/{stem}.wav")
+    items = [Item(path, f"{path.parent.name}/{stem}", path.parent.name) for path in files]
     if split != "test":
         items = [item for item in items if (item.group in MUSDB_VALIDATION) == (split == "validation")]
     return Selection("musdb18hq", split, tuple(items), MUSDB_COUNTS[split], stand_in=is_demo(root))
@@ -156,12 +158,12 @@ def audiostock(root: Path, split: str, stand_in: dict | None = None) -> Selectio
     base = root / "AudioStock"
     listing = base / "tracks.txt"
     if listing.is_file():
-        names = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
+        names = sorted({line.strip() for line in listing.read_text().splitlines() if line.strip()})
         missing = [name for name in names if not (base / name).is_file()]
         if missing:
             raise UserError(f"corpus audiostock: {listing} names {missing[0]}, which is not there.")
-        tracks = [Item(base / name, Path(name).with_suffix("").as_posix(), name) for name in sorted(names)]
-        items = tuple(tracks) if split == "test" else ()
+        tracks = zip(names, ids_of(map(Path, names)), strict=True)
+        items = tuple(Item(base / name, id_, name) for name, id_ in tracks) if split == "test" else ()
         return Selection("audiostock", split, items, AUDIOSTOCK_TRACKS, stand_in=is_demo(root))
     if stand_in is None:
         raise UserError(f"corpus audiostock: no {listing}. {AUDIOSTOCK_WHERE}")

@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -59,8 +60,19 @@ def demand(folder: Path, corpus: str, where: str) -> Path:
     return folder
 
 
-def audio_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+def audio_below(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """Audio files like `pattern`, in order. What begins with a dot is the system's (macOS's ._1.wav)."""
+    found = (path for path in folder.glob(pattern) if path.suffix.lower() in AUDIO_SUFFIXES)
+    return sorted(
+        path for path in found if not any(n.startswith(".") for n in path.relative_to(folder).parts)
+    )
+
+
+def ids_of(paths: Iterable[Path]) -> list[str]:
+    """Paths without their suffix, but where another would be the same without it: a.wav beside a.flac."""
+    paths = list(paths)
+    alike = Counter(path.with_suffix("") for path in paths)
+    return [(path if alike[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix() for path in paths]
 
 
 def without(items: Iterable[Item], leave_out: str | Iterable[str]) -> list[Item]:

@@ -1,5 +1,6 @@
 """Speech: VCTK with the divisions that papers made of it, and VoiceBank."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from datamodules.corpora.selection import (
     audio_below,
     check_choice,
     demand,
+    ids_of,
     part,
     without,
 )
@@ -123,16 +125,20 @@ TOO_FEW = 20  # recordings of one speaker, below which another may stand in
 
 def best_recorded(root: Path, path: str, split: str) -> list[Item]:
     """The speaker below a folder of speakers who has the most recordings, 88/6/6 by recording."""
-    by_speaker: dict[str, list[Path]] = {}
-    for file in audio_below(demand(root / path, "vctk", "It is the stand-in for one speaker of VCTK.")):
-        by_speaker.setdefault(file.parent.name, []).append(file)
-    if not by_speaker:
-        raise UserError(f"corpus vctk: no audio below {root / path}, its stand-in.")
-    speaker = max(sorted(by_speaker), key=lambda name: len(by_speaker[name]))
-    chosen = eighty_eight((file.stem for file in by_speaker[speaker]), split)
-    return [
-        Item(file, f"{speaker}/{file.stem}", speaker) for file in by_speaker[speaker] if file.stem in chosen
+    base = demand(root / path, "vctk", "It is the stand-in for one speaker of VCTK.")
+    files = audio_below(base)
+    if not files:
+        raise UserError(f"corpus vctk: no audio below {base}, its stand-in.")
+    insides = [file.relative_to(base) for file in files]
+    speakers = [inside.parent.as_posix() for inside in insides]
+    best, _ = max(sorted(Counter(speakers).items()), key=lambda counted: counted[1])
+    items = [
+        Item(file, id_, speaker)
+        for file, id_, speaker in zip(files, ids_of(insides), speakers, strict=True)
+        if speaker == best
     ]
+    chosen = eighty_eight((item.path.stem for item in items), split)
+    return [item for item in items if item.path.stem in chosen]
 
 
 def vctk(
@@ -163,7 +169,7 @@ def vctk(
     check_choice("vctk", "release", release, VCTK_RELEASES)
     check_choice("vctk", "mic", mic, ("mic1", "mic2") if release == "0.92" else ("mic1",))
     audio = vctk_folder(root, release)
-    files = sorted(audio.glob(VCTK_RELEASES[release].pattern.format(mic=mic)))
+    files = audio_below(audio, VCTK_RELEASES[release].pattern.format(mic=mic))
     items = [Item(path, path.stem, path.parent.name) for path in files]
     if mic == "mic2":
         items = without(items, ["p280"])  # its second microphone failed; p362 lacks some files, which is fine
@@ -214,7 +220,7 @@ def voicebank(root: Path, split: str, speakers: int = 28, leave_out: str | Itera
     if split != "test":
         names = [f"clean_trainset_{count}spk_wav" for count in VOICEBANK_FOLDERS[speakers]]
     folders = [demand(base / name, "voicebank", VOICEBANK_WHERE) for name in names]
-    files = sorted(path for folder in folders for path in folder.glob("*.wav"))
+    files = sorted(path for folder in folders for path in audio_below(folder, "*.wav"))
     items = without((Item(path, path.stem, path.stem.split("_")[0]) for path in files), leave_out)
     if split != "test":
         found = {item.group for item in items}

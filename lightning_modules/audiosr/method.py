@@ -49,6 +49,8 @@ class AudioSR(SuperResolver):
         self.blind = self.settings.cutoff == "estimate"
         if window % 64:
             raise UserError(f"method.window={window}: a multiple of 64 frames is needed.")
+        if not 0 <= overlap < window:
+            raise UserError(f"method.overlap={overlap}: from 0 to below method.window={window} is needed.")
         hop = vae.log_mel.hop
         self.grid = 64 * hop  # samples: 8 of the autoencoder times 8 of the denoiser, in frames
         self.window, self.overlap = window * hop, overlap * hop

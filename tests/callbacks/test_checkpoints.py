@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from callbacks import checkpoints
-from callbacks.checkpoints import Checkpoints, OutOfTime, StepSeeds, WholeFiles, replacing
+from callbacks.checkpoints import Checkpoints, OutOfTime, StepSeeds, WholeFiles
 from callbacks.curves import CurveLogger, read_curves
 from datamodules.pairs import Mixture, PairDataModule
 from datamodules.store import Store
@@ -240,20 +240,6 @@ def test_what_is_drawn_follows_from_seed_and_step(uninterrupted):
     assert first == drawn(0) != drawn(1)
     Module.batches_seen += 1
     assert first != drawn(0)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(Killed), replacing(path) as partial:
-        partial.write_text("half of the n")
-        raise Killed
-    assert path.read_text() == "old"
-    with replacing(path) as partial:
-        partial.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_checkpoint_is_written_beside_its_place(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from statistics import fmean, pstdev
 import numpy as np
 import pytest
 
-from experiments.averages import averages, bootstrap, by_chance, paired
+from experiments.averages import LEAST, averages, bootstrap, by_chance, paired
 
 FILES = {
     "a1": {"LSD": 1.0, "SNR": 10.0},
@@ -79,8 +79,8 @@ def test_the_interval_holds_the_mean_and_shrinks_with_the_files():
 
 
 def test_the_interval_of_speakers_means_knows_the_spread_within_speakers_only():
-    values = [1.0, 1.0, 5.0, 5.0]
-    groups = {"f0": "a", "f1": "a", "f2": "b", "f3": "b"}
+    values = [1.0] * 5 + [5.0] * 5
+    groups = {f"f{n}": "ab"[n // 5] for n in range(10)}
     assert interval(values, "group", groups) == (3.0, 3.0)
     low, high = interval(values, "file", groups)
     assert low < 3 < high
@@ -90,19 +90,27 @@ def test_equal_scores_have_an_interval_of_no_width():
     assert interval([2.5] * 8) == (2.5, 2.5)
 
 
-def test_no_interval_where_a_speaker_is_one_file():
-    files = {id_: {"LSD": scores["LSD"]} for id_, scores in FILES.items()}  # b has one
-    assert averages(files, GROUPS, "group").interval == {}
-    assert averages(files, GROUPS, "file").interval.keys() == {"LSD"}
-    ours = {id_: scores["LSD"] for id_, scores in files.items()}
-    assert paired(ours, dict.fromkeys(ours, 0.0), GROUPS, "group").interval is None
+def test_no_interval_where_a_speaker_has_few_files():
+    ours = scores(range(LEAST + LEAST - 1))
+    files = {id_: {"LSD": value} for id_, value in ours.items()}
+    groups = {id_: "ab"[value >= LEAST] for id_, value in ours.items()}  # b has one less
+    assert averages(files, groups, "group").interval == {}
+    assert averages(files, groups, "file").interval.keys() == {"LSD"}
+    assert paired(ours, dict.fromkeys(ours, 0.0), groups, "group").interval is None
+    assert paired(ours, dict.fromkeys(ours, 0.0), groups, "file").interval is not None
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0, 0.0, 0.0, 4.0], [0.1, 0.2, 0.1, 3.0, 0.1]])
+def test_an_interval_lies_within_the_scores(values):
+    low, high = interval(values)
+    assert min(values) <= low < high <= max(values)
 
 
 @pytest.mark.parametrize("count", [2, 5, 50])
-def test_the_bootstrap_has_the_variance_of_a_mean(count):
-    """s^2 / n, of the unbiased variance s^2."""
+def test_the_bootstrap_has_the_variance_of_a_drawn_mean(count):
+    """Of n files drawn with replacement: their variance / n, where that of a mean has n - 1 for n."""
     values = np.random.default_rng(7).normal(size=count)
-    assert bootstrap([values]).var() == pytest.approx(values.var(ddof=1) / count, rel=0.1)
+    assert bootstrap([values]).var() == pytest.approx(values.var() / count, rel=0.1)
 
 
 def test_the_bootstrap_is_the_same_every_time():

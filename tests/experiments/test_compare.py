@@ -18,7 +18,9 @@ from experiments.configuration import (
     load_table,
     paper_names,
 )
+from experiments.differences import TOTALS
 from experiments.records import standing, write_json
+from signals import versions
 
 HEADER = (
     "paper,table,system,dataset,scale,cutoff_hz,loss,metric,published,"
@@ -32,9 +34,10 @@ def record(id_: str, lsd: float = 2.0, system: str = "AudioSR", **changed) -> di
     identity = {
         "method": system.lower(),
         "task": task,
-        "rule": {"bits": None},
+        "rule": {"bits": None, "metrics": {"LSD": "lsd_ssr_eval", "SNR": "snr"}},
         "rate": 48000,
         "recordings": "all of them",
+        "versions": [1, versions.DEGRADATIONS, versions.METRICS],
     }
     fields = {
         "kind": "score",
@@ -279,6 +282,14 @@ def test_ours_stands_beside_the_published_with_its_mark(capsys, workplace, form)
     assert "not a result" in text
 
 
+def test_no_records_yet_is_a_note(capsys, workplace):
+    assert main(["--paper", "audiosr", "--output", "elsewhere"]) == 0
+    assert capsys.readouterr().err == "compare.py: no records below elsewhere yet\n"
+    write(record("a"))
+    assert main(["--paper", "audiosr"]) == 0
+    assert not capsys.readouterr().err
+
+
 def test_html_is_escaped():
     column = Column("a<b", "vctk", None, 4000, None, "LSD")
     like = load_table("audiosr", "table1").row("Unprocessed")
@@ -415,12 +426,25 @@ def test_numbers_of_another_meaning_are_refused(capsys, workplace, changed, reas
         (["runs", "other"], "no row in common"),
         (["runs", "runs", "--preset", "demo"], "no scored row of demo"),
         (["runs/audiosr/a", "notes.csv"], "notes.csv is not a CSV of evaluate.py"),
+        (["runs/audiosr/a", "binary.csv"], "binary.csv is not a CSV of evaluate.py"),
+        (["runs/audiosr/a", "numbers.csv"], "numbers.csv is not a CSV of evaluate.py"),
+        (["runs/audiosr/count", "runs/audiosr/a"], "counts the parameters of AudioSR"),
+        (["damaged", "runs"], "record.json is damaged"),
+        (["runs", "runs", "--protocol", "alligned"], "unknown protocol alligned: one of "),
+        (["--protocol", "alligned"], "unknown protocol alligned: one of aligned, published"),
+        (["--paper", "audiosr", "--output", "damaged"], "record.json is damaged"),
     ],
 )
 def test_nothing_to_compare_is_one_line(capsys, workplace, argv, message):
     write_to("runs", scored("a"), {"kind": "run", "id": "run", "run": "vae", "paper": "audiosr"})
     write_to("other", scored("b", system="GT-Mel"))
+    write_to("runs", {"kind": "count", "id": "count", "system": "AudioSR"})
     Path("notes.csv").write_text("a,b\n1,2\n")
+    Path("binary.csv").write_bytes(bytes(range(256)))
+    totals = "\n".join(f"{name},x,{{}}" for name in TOTALS)
+    Path("numbers.csv").write_text(f"file,snr,rule\na,x,\n{totals}\n")
+    Path("damaged/audiosr/a").mkdir(parents=True)
+    Path("damaged/audiosr/a/record.json").write_text("{")
     assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("compare.py: ") and message in line

@@ -75,12 +75,83 @@ def test_an_unknown_key_names_the_nearest(key, near):
         ("runs.vae.optimizer.betas=0.5", "a list is needed"),
         ("runs.vae.training=3", "a section is needed"),
         ("runs.vae.training={steps: 3}", "is a section: set one of its keys"),
+        ("runs.vae.start={a: 1}", "text or null is needed"),
+        ("runs.vae.data.pool=many", "a number or null is needed"),
+        ("trainer.threads=true", "a number or null is needed"),
+        ("runs.vae.optimizer.decay_every=0", "a whole number from 1 on is needed"),
+        ("trainer.precision=null", "cannot be null"),
     ],
 )
 def test_a_value_of_another_type_is_an_error(text, needed):
     with pytest.raises(UserError, match=needed) as error:
         configure("audiosr", "smoke", [text])
     assert text.partition("=")[0] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2024", "2024"),
+        ("1e3", "1e3"),
+        ("true", "true"),
+        ("{a: 1}", "{a: 1}"),
+        ("here", "here"),
+        ("null", None),
+    ],
+)
+def test_a_folder_may_have_any_name(text, value):
+    assert parse_override(f"data.root={text}") == ("data.root", value)
+    assert configure("audiosr", "smoke", [f"data.root={text}"])["data"]["root"] == value
+
+
+def test_checkpoints_at_each_check_only():
+    assert configure("audiosr", "smoke", ["trainer.save_every=null"])["trainer"]["save_every"] is None
+    for text in ("often", "-1"):
+        with pytest.raises(UserError, match="save_every"):
+            configure("audiosr", "smoke", ["trainer.save_every=null", f"trainer.save_every={text}"])
+
+
+def test_a_section_in_the_place_of_null_is_a_change():
+    """The stand-in of a corpus may be one: its keys are not in the preset."""
+    changed = ["splits.all.stand_in={path: here}", "split=all"]
+    config = configure("audioedsr", "smoke", changed)
+    found = changes(config, configure("audioedsr", "smoke"))
+    assert {"splits.all.stand_in.path=here", "datasets.vctk.stand_in.path=here"} <= set(found)
+
+
+def test_a_class_may_say_how_it_is_trained():
+    guest = {"stage": "mine.py:Net", "options": {"channels": 16}, "weights": {"mse": 1.0}}
+    guest |= {"optimizer": {"betas": (0.5, 0.9)}, "data": {"resampling": "sinc", "window": 500}}
+    run = configure("audiosr", "full", guest=guest)["runs"]["guest"]
+    assert run["optimizer"]["betas"] == [0.5, 0.9]
+    assert (run["data"]["resampling"], run["data"]["window"]) == ("sinc", 500)
+    assert (run["options"], run["weights"]) == ({"channels": 16}, {"mse": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("defaults", "message"),
+    [
+        ({"trainng": {"steps": 5}}, "mine.py:Net: unknown key defaults.trainng .did you mean"),
+        ({"training": {"step": 5}}, "did you mean defaults.training.steps"),
+        ({"training": 5}, "defaults.training=5: a section is needed"),
+        ({"training": {"steps": "many"}}, "defaults.training.steps=many: a number is needed"),
+        ({"training": {"steps": None}}, "defaults.training.steps cannot be null"),
+        ({"optimizer": {"decay_every": 0}}, "defaults.optimizer.decay_every=0: a whole number from 1 on"),
+    ],
+)
+def test_wrong_defaults_of_a_class_are_named(defaults, message):
+    with pytest.raises(UserError, match=message):
+        configure("audiosr", "smoke", guest={"stage": "mine.py:Net", **defaults})
+
+
+def test_a_paper_that_trains_no_guests_says_so(monkeypatch):
+    from experiments import configuration
+
+    page = {key: value for key, value in load_paper("audiosr").items() if key != "guest"}
+    monkeypatch.setattr(configuration, "load_paper", lambda name: page)
+    assert configure("audiosr", "smoke")["runs"]
+    with pytest.raises(UserError, match=r"audiosr does not say .*how a method of your own is trained"):
+        configure("audiosr", "smoke", guest={"stage": "mine.py:Net"})
 
 
 def test_command_line_comes_over_preset_over_paper_over_base():

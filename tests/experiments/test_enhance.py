@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import soundfile
+import torch
+from safetensors.torch import save_file
 
-from experiments import run
+from experiments import enhance, run
 from experiments.enhance import main, newest
-from experiments.records import read_record
+from experiments.records import read_record, write_json
+from experiments.runs import load_weights
+from signals.errors import UserError
 
 RATE = 48_000
 
@@ -84,6 +88,46 @@ def test_flac_says_what_it_clips(workplace, capsys):
     assert soundfile.read(workplace / "out" / "loud.wav")[0].max() == pytest.approx(1.5)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory")])
+def test_what_fails_for_one_file_ends_no_other(folder, capsys, monkeypatch, error):
+    whole = enhance.enhance_file
+
+    def failing(method, source, *others):
+        if source.name == "high.wav":
+            raise error
+        return whole(method, source, *others)
+
+    monkeypatch.setattr(enhance, "enhance_file", failing)
+    assert main(["in", "--method", "hold", "--output", "out"]) == 1
+    printed = capsys.readouterr()
+    assert "2 of 3 recordings" in printed.out
+    assert f"left out: in/high.wav: {type(error).__name__}" in printed.err
+
+
+def test_results_within_an_input_are_not_enhanced_again(folder, capsys):
+    for form in ("wav", "flac"):
+        assert main(["in", "--method", "hold", "--output", "in/out", "--format", form]) == 0
+        assert "3 of 3 recordings" in capsys.readouterr().out
+    assert not (folder / "in" / "out" / "out").exists()
+
+
+def test_what_begins_with_a_dot_is_no_recording(folder):
+    (folder / "in" / "._mono.wav").write_text("what a Mac leaves")
+    assert main(["in", "--method", "hold", "--output", "out"]) == 0
+
+
+def test_nothing_is_left_of_a_file_that_fails(workplace):
+    """Its second half is not finite: by then, there is a partial result."""
+    wave = np.zeros((2_000_000, 1), np.float32)
+    wave[-1] = np.nan
+    write(workplace / "bad.wav", wave, subtype="FLOAT")
+    assert main(["bad.wav", "--method", "hold", "--output", "out"]) == 1
+    assert list((workplace / "out").iterdir()) == []
+
+
+NO_EDGES = ("-1", "0.2", "nan", "inf", "300000")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,7 +137,8 @@ def test_flac_says_what_it_clips(workplace, capsys):
         (["in", "--checkpoint", "nowhere"], "no such folder"),
         (["in", "--checkpoint", "in"], "no tested system"),
         (["in", "in/mono.wav", "--method", "hold"], "the same result"),
-        (["in", "--method", "hold", "--cutoff", "-1"], "frequency"),
+        *((["in", "--method", "hold", "--cutoff", edge], "from 100 to 200,000 Hz") for edge in NO_EDGES),
+        (["in", "--method", "hold", "--rate", "1000000"], "from 1,000 to 400,000 Hz"),
         (["in", "--method", "hold", "--device", "abacus"], "--device abacus"),
         (["in/deep", "--method", "hold", "--output", "in/deep", "--format", "flac"], "replace its own input"),
     ],
@@ -153,3 +198,29 @@ def test_what_cannot_enhance_says_why(trained, folder, capsys):
     ):
         assert main(["in", *arguments, "--output", "out"]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["run", "score"])
+def test_a_method_of_ones_own_that_was_changed_is_refused(folder, capsys, kind):
+    """Its new text on its old weights would be neither."""
+    (folder / "mine.py").write_text("raise RuntimeError('not to be run')")
+    identity = {"source": "0123456789abcdef", "stage": "mine.py:Net", "method": "mine.py:Net", "uses": {}}
+    (folder / "runs").mkdir()
+    write_json(folder / "runs" / "record.json", {"kind": kind, "identity": identity})
+    assert main(["in", "--checkpoint", "runs", "--output", "out"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mine.py:Net was changed since runs was made" in line
+
+
+def test_weights_of_another_shape_are_one_line(tmp_path):
+    path, stage = tmp_path / "weights.safetensors", torch.nn.Linear(2, 3)
+    weights = {"weight": torch.zeros(5, 2), "bias": torch.zeros(3)}
+    save_file(weights, path, {"stage": "torch.nn.modules.linear.Linear"})
+    with pytest.raises(
+        UserError, match=r"does not fit torch.nn.modules.linear.Linear .*: size mismatch"
+    ) as e:
+        load_weights(stage, path)
+    assert "\n" not in str(e.value)
+    path.unlink()
+    with pytest.raises(UserError, match="is damaged or missing"):
+        load_weights(stage, path)

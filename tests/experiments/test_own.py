@@ -22,6 +22,23 @@ SMALL = [
 ]
 
 
+BROKEN = """
+from lightning_modules.single_stage import SingleStage
+from lightning_modules.super_resolver import SuperResolver
+
+class Unbuilt(SuperResolver):
+    def __init__(self, rate):
+        raise KeyError("depth")
+
+class Divides(SuperResolver):
+    def resolve(self, low, cutoff, seeds, reference):
+        return low.wave / (1 // 0)
+
+class Typo(SingleStage):
+    defaults = {"trainng": {"steps": 5}}
+"""
+
+
 def block(kind: str) -> str:
     """The first fenced block of the README of a language."""
     return re.search(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[1]
@@ -92,14 +109,26 @@ def test_a_method_without_weights_is_only_tested(workplace, tiny_corpus):
         (["--row", "Unprocessed", "--corpus", "none.yaml"], "--corpus none.yaml"),
         (["--row", "Unprocessed", "--corpus", "text.yaml"], "keys are needed"),
         (["--row", "Unprocessed", "--corpus", "wrong.yaml"], "pth"),
+        (["--row", "Unprocessed", "--corpus", "binary.yaml"], "--corpus binary.yaml"),
+        (["--method", "broken.py:Unbuilt"], "Unbuilt cannot be built: KeyError: 'depth'"),
+        (["--method", "broken.py:Typo"], "defaults.trainng (did you mean defaults.training?)"),
     ],
 )
 def test_what_a_user_did_wrong_is_one_line(mine, tiny_corpus, capsys, arguments, message):
     (mine / "text.yaml").write_text("just a text")
     (mine / "wrong.yaml").write_text("corpus: folder\npth: here\n")
+    (mine / "binary.yaml").write_bytes(bytes(range(128, 256)))
+    (mine / "broken.py").write_text(BROKEN)
     assert smoke(*arguments, f"data.root={tiny_corpus}") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_method_that_fails_blocks_its_own_cells_only(mine, tiny_corpus, capsys):
+    (mine / "broken.py").write_text(BROKEN)
+    assert smoke("--method", "broken.py:Divides", "--row", "Unprocessed", f"data.root={tiny_corpus}") == 1
+    assert "no number for Divides: ZeroDivisionError" in capsys.readouterr().err
+    assert {record["system"] for record in records(mine)} == {"Unprocessed"}
 
 
 def test_a_stage_that_is_no_method_is_refused():
@@ -130,6 +159,24 @@ def test_a_corpus_file_speaks_of_its_own_place(mine):
     config = configure("audiosr", "smoke", corpus=corpus)
     assert {part["path"] for mixture in config["mixtures"].values() for part in mixture.values()} == {"here"}
     assert {dataset["average"] for dataset in config["datasets"].values()} == {"file"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("root: 5", "root=5: text is needed"),
+        ("root: null", "root=None: text is needed"),
+        ("path: 2024", 'path=2024: text is needed; "quotes" make it so'),
+        ("weight: x", "weight=x: a number from 0 on"),
+        ("weight: -1", "weight=-1: a number from 0 on"),
+        ("weight: .nan", "weight=nan: a number from 0 on"),
+        ("min_bandwidth: [1]", "min_bandwidth=.1.: a number from 0 on"),
+    ],
+)
+def test_a_corpus_file_with_values_of_another_kind_is_one_line(workplace, text, message):
+    (workplace / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_corpus(workplace / "mine.yaml")
 
 
 # One run for each scale -----------------------------------------------------------------------------------

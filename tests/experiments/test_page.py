@@ -11,6 +11,7 @@ import pytest
 
 from experiments.page import write_index, write_page
 from experiments.records import write_json
+from signals import versions
 
 PROVENANCE = {
     "commit": "abc",
@@ -60,6 +61,7 @@ ROW = {
         "task": {"cutoff_hz": 4000},
         "rate": 48000,
         "recordings": "all",
+        "versions": [1, versions.DEGRADATIONS, versions.METRICS],
         "seed": 0,
     },
     "stand_in": False,

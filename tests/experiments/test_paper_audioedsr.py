@@ -4,29 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import write_noise
 
 from experiments import compare, run
 from experiments.configuration import load_table
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    """p228 alone, enough of whom need no stand-in."""
-    root = tmp_path_factory.mktemp("p228")
-    for take in range(20):
-        name = f"p228_{take:03}_mic1.flac"
-        write_noise(root / "VCTK-Corpus-0.92" / "wav48_silence_trimmed" / "p228" / name, take, seconds=0.6)
-    return root
-
-
 @pytest.fixture
-def command(corpus, workplace, tmp_path_factory):
+def command(tiny_corpus, workplace, tmp_path_factory):
     stores = tmp_path_factory.getbasetemp() / "audioedsr"
 
     def done(*arguments: str) -> int:
         small = ["data.test_files=1", "pictures=0", "data.workers=1", "trainer.threads=1"]
-        where = [f"data.root={corpus}", f"data.folder={stores}"]
+        where = [f"data.root={tiny_corpus}", f"data.folder={stores}"]
         return run.main(["--paper", "audioedsr", "--preset", "smoke", *small, *where, *arguments])
 
     return done

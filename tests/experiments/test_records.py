@@ -6,6 +6,7 @@ import os
 import pytest
 
 from experiments.records import all_records, identity_hash, provenance, read_record, write_json
+from signals.errors import UserError
 
 
 def test_an_identity_has_one_hash():
@@ -39,6 +40,16 @@ def test_a_killed_write_leaves_the_old_record(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_json(tmp_path / "record.json", {"value": 2})
     assert read_record(tmp_path) == {"value": 1}
+
+
+@pytest.mark.parametrize("damage", [b"{", b"", bytes(range(256))])
+def test_a_damaged_record_is_one_line(tmp_path, damage):
+    (tmp_path / "paper" / "a").mkdir(parents=True)
+    (tmp_path / "paper" / "a" / "record.json").write_bytes(damage)
+    with pytest.raises(UserError, match=r"record.json is damaged: remove .*/paper/a to make it again"):
+        read_record(tmp_path / "paper" / "a")
+    with pytest.raises(UserError, match="is damaged"):
+        list(all_records(tmp_path, "paper"))
 
 
 def test_provenance_is_complete_and_can_be_written():

@@ -273,11 +273,21 @@ def test_another_training_is_another_number_not_another_seed(command, afterwards
 
 def test_a_changed_setting_has_a_record_of_its_own(command, afterwards):
     """Otherwise the first command would say for ever what the number is worth."""
-    assert command("--row", "Unprocessed", "method.steps=1", *VCTK_ONLY).code == 0
+    only = ("--row", "Unprocessed", *VCTK_ONLY)
+    assert command(*only, "method.steps=1").code == 0  # which it does not follow from
+    assert len(scores(afterwards, system="Unprocessed", dataset="vctk", cutoff_hz=4000)) == 1
+    assert command(*only, "data.test_files=2").code == 0
     found = scores(afterwards, system="Unprocessed", dataset="vctk", cutoff_hz=4000)
-    small = "data.test_files=1"
-    assert sorted(one["changes"] for one in found) == [[small], [small, "method.steps=1"]]
-    assert found[0]["mean"] == found[1]["mean"]
+    assert sorted(one["changes"] for one in found) == [["data.test_files=1"], ["data.test_files=2"]]
+
+
+def test_more_pictures_than_there_are_are_made(command, afterwards):
+    only = ("--row", "Unprocessed", *VCTK_ONLY)
+    (before,) = scores(afterwards, system="Unprocessed", dataset="vctk", cutoff_hz=4000)
+    kept = list((afterwards / "runs" / "audiosr" / before["id"]).glob("recordings/input/*.wav"))
+    assert command(*only, "pictures=1", "data.test_files=1").code == 0
+    again = list((afterwards / "runs" / "audiosr" / before["id"]).glob("recordings/input/*.wav"))
+    assert len(again) == 1 >= len(kept)
 
 
 # Variants and protocols -----------------------------------------------------------------------------------
@@ -364,7 +374,9 @@ def test_damaged_weights_are_one_line(command, afterwards):
     assert f"{weights.relative_to(afterwards)} is damaged" in complaint(done)
 
 
-@pytest.mark.parametrize("setting", ["method.variant=cod", "method.paste=inptu", "method.steps=3"])
+@pytest.mark.parametrize(
+    "setting", ["method.variant=cod", "method.paste=inptu", "method.steps=3", "method.overlap=64"]
+)
 def test_what_a_method_refuses_is_said_before_training(command, workplace, setting):
     done = command("--row", "AudioSR", setting, *VCTK_ONLY)
     assert done.code == 2
@@ -415,6 +427,8 @@ def test_a_missing_corpus_is_one_line(command, tiny_corpus, workplace, present, 
         (["--paper", "audiosr", "trainer.save_every=-1"], "minutes, 0 or more, or null"),
         (["--paper", "audiosr", "trainer.save_every=often"], "a number is needed"),
         (["--paper", "audiosr", "data.root=nowhere"], "data.root=nowhere: no such folder"),
+        (["--paper", "audiosr", "data.root=2024"], "data.root=2024: no such folder"),
+        (["--paper", "audiosr", "data.root={a: 1}"], "data.root={a: 1}: no such folder"),
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry"])

@@ -1,0 +1,40 @@
+"""Files that are there as a whole or not at all."""
+
+import glob
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place when the block ends: readers find the old one or the new.
+
+    Its name is this process's own, so that two that write `path` at once do not meet. It is removed where the
+    block raises; what a killed process of this machine left of `path`, when `path` is written again.
+    """
+    machine = f"{path.name}.{platform.node()}"
+    for left in path.parent.glob(f"{glob.escape(machine)}.*.partial"):
+        if not _lives(int(left.name.split(".")[-2])):
+            left.unlink(missing_ok=True)
+    partial = path.with_name(f"{machine}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process of this machine has this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True

@@ -1,0 +1,58 @@
+"""Files are replaced whole or not at all, and nothing is left over."""
+
+import os
+import platform
+import signal
+
+import pytest
+
+from signals.files import replacing
+
+
+class Stopped(Exception):
+    pass
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(Stopped), replacing(path) as partial:
+        partial.write_text("half of the n")
+        raise Stopped
+    assert (path.read_text(), names(tmp_path)) == ("old", ["file"])
+    with replacing(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert (path.read_text(), names(tmp_path)) == ("new", ["file"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_killed_process_left_goes_with_the_next(tmp_path):
+    path = tmp_path / "file [1].wav"  # a pattern, were it not escaped
+    pid = os.fork()
+    if pid == 0:
+        with replacing(path) as partial:
+            partial.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert names(tmp_path) == [f"{path.name}.{platform.node()}.{pid}.partial"]
+    with replacing(path) as partial:
+        partial.write_text("whole")
+    assert (path.read_text(), names(tmp_path)) == ("whole", [path.name])
+
+
+def test_two_that_write_at_once_do_not_meet(tmp_path):
+    """The parent of this process stands for the other: it lives."""
+    path = tmp_path / "file"
+    theirs = tmp_path / f"file.{platform.node()}.{os.getppid()}.partial"
+    elsewhere = tmp_path / "file.another-machine.1.partial"
+    for other in (theirs, elsewhere):
+        other.write_text("half")
+    with replacing(path) as partial:
+        assert partial != theirs
+        partial.write_text("whole")
+    assert names(tmp_path) == sorted(["file", theirs.name, elsewhere.name])
