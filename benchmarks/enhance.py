@@ -27,7 +27,7 @@ sys.exit(code)
 
 
 def record(path: Path, rate: int, minutes: int) -> None:
-    """Stereo noise in 16 bits, written second by second: what this process holds, its children would count."""
+    """Stereo noise in 16 bits, written second by second: a process begins with its parent's peak."""
     rng = np.random.default_rng(0)
     with soundfile.SoundFile(path, "w", rate, 2, "PCM_16") as file:
         for _ in range(60 * minutes):

@@ -62,10 +62,10 @@ class RandomLowpass:
         self.order, self.kinds, self.given = tuple(order), tuple(kinds), margin
         if len(self.cutoff) != 2 or not 0 < self.cutoff[0] <= self.cutoff[1]:
             raise UserError(f"degradation random_lowpass: cutoff={cutoff}: one in Hz, or [lowest, highest].")
-        whole = all(isinstance(each, int) for each in self.order)
-        if not whole or len(self.order) != 2 or not 1 <= self.order[0] <= self.order[1] <= HIGHEST_ORDER:
+        orders = range(1, HIGHEST_ORDER + 1)
+        if len(self.order) != 2 or not set(self.order) <= set(orders) or self.order[0] > self.order[1]:
             raise UserError(
-                f"degradation random_lowpass: order={order}: [lowest, highest], whole, from 1 to {HIGHEST_ORDER}."
+                f"degradation random_lowpass: order={order}: [lowest, highest], whole, 1 to {HIGHEST_ORDER}."
             )
         if not self.kinds or not set(self.kinds) <= set(RANDOM_KINDS):
             raise UserError(
@@ -111,23 +111,23 @@ class _At:
     """
 
     needs = MARGIN
+    decimate = True  # to twice the cut-off
+    filter: Lowpass | None = None  # the one that rings longest
 
     def __init__(self, cutoff: float, rate: int | None = None, margin: int | None = None):
         self.cutoff, self.rate, self.given = cutoff, rate, margin
 
     def margin(self, rate: int) -> int:
         between = self.rate or rate
-        enough = max(self.needs, ceil(self.rings(between) * rate / between))
+        rings = self.filter.settling(between) * rate / between if self.filter else 0
+        reach = self.needs if between == rate else MARGIN
+        least = max(reach, ceil(rings)) if self.given is None else self.given
         step = lcm(*(rate // gcd(rate, grid) for grid in (between, self.grid(between))))
-        return -(-(enough if self.given is None else self.given) // step) * step
+        return -(-least // step) * step
 
     def grid(self, rate: int) -> int:
-        """Hz: the rate that a recording at `rate` Hz goes by or ends at."""
-        return rate
-
-    def rings(self, rate: int) -> int:
-        """Samples at `rate` Hz after which its filter is silent."""
-        return 0
+        """Hz that a recording at `rate` Hz is brought to, in the end or on its way."""
+        return twice(self.cutoff) if self.decimate else rate
 
     def __call__(self, high: Signal, seeds: Tensor) -> tuple[Signal, Tensor]:
         low = self.lowered(resampled(high, self.rate or high.rate))
@@ -153,9 +153,6 @@ class StftHard(_At):
         low = high._replace(wave=stft_hard(high.wave, edge, high.rate, self.n_fft, self.hop))
         return every(low, self.cutoff) if self.decimate else low
 
-    def grid(self, rate: int) -> int:
-        return twice(self.cutoff) if self.decimate else rate
-
 
 class Butterworth(_At):
     """A Butterworth filter with its edge at the cut-off (-3 dB, zero-phase -6 dB), then every r-th sample.
@@ -173,12 +170,6 @@ class Butterworth(_At):
         low = filtered(high, self.filter, not self.causal)
         return every(low, self.cutoff) if self.decimate else low
 
-    def grid(self, rate: int) -> int:
-        return twice(self.cutoff) if self.decimate else rate
-
-    def rings(self, rate: int) -> int:
-        return self.filter.settling(rate)
-
 
 class Decimate(_At):
     """scipy.signal.decimate: Chebyshev-I of order 8, 0.05 dB, edge at 0.8 of the cut-off; every r-th sample.
@@ -195,12 +186,6 @@ class Decimate(_At):
     def lowered(self, high: Signal) -> Signal:
         return every(filtered(high, self.filter, not self.causal), self.cutoff)
 
-    def grid(self, rate: int) -> int:
-        return twice(self.cutoff)
-
-    def rings(self, rate: int) -> int:
-        return self.filter.settling(rate)
-
 
 class Subsample(_At):
     """Every r-th sample, unfiltered: what is above the cut-off folds into the band. QISTA-Net's input."""
@@ -209,9 +194,6 @@ class Subsample(_At):
 
     def lowered(self, high: Signal) -> Signal:
         return every(high, self.cutoff)
-
-    def grid(self, rate: int) -> int:
-        return twice(self.cutoff)
 
 
 class FmaBiquad(_At):
@@ -230,12 +212,6 @@ class FmaBiquad(_At):
         biquad = torchaudio.functional.lowpass_biquad(wave, high.rate, 0.6 * self.cutoff, Q=0.707)
         return high._replace(wave=biquad)
 
-    def grid(self, rate: int) -> int:
-        return twice(self.cutoff)
-
-    def rings(self, rate: int) -> int:
-        return Lowpass("butterworth", 2, 0.6 * self.cutoff).settling(rate)
-
 
 class Sinc(_At):
     """Resampled to twice the cut-off by torchaudio's defaults: AP-BWE's input."""
@@ -243,18 +219,12 @@ class Sinc(_At):
     def lowered(self, high: Signal) -> Signal:
         return resampled(high, twice(self.cutoff), hann_sinc)
 
-    def grid(self, rate: int) -> int:
-        return twice(self.cutoff)
-
 
 class Polyphase(_At):
     """Resampled to twice the cut-off by a polyphase FIR filter: what a low-rate recording is."""
 
     def lowered(self, high: Signal) -> Signal:
         return resampled(high, twice(self.cutoff))
-
-    def grid(self, rate: int) -> int:
-        return twice(self.cutoff)
 
 
 class NuWave2(_At):
@@ -267,12 +237,6 @@ class NuWave2(_At):
     def lowered(self, high: Signal) -> Signal:
         return resampled(filtered(high, self.filter, zero_phase=True), twice(self.cutoff))
 
-    def grid(self, rate: int) -> int:
-        return twice(self.cutoff)
-
-    def rings(self, rate: int) -> int:
-        return self.filter.settling(rate)
-
 
 class MuLaw(_At):
     """A telephone call: 8 kHz, 300 Hz to the cut-off, 8-bit mu-law (ITU-T G.711's curve, by torchaudio).
@@ -284,23 +248,20 @@ class MuLaw(_At):
         if not 300 < cutoff < 4000:
             raise UserError(f"degradation mu_law: cutoff={cutoff:g} Hz; between 300 and 4000 is needed.")
         super().__init__(cutoff, **options)
-        self.order = order
+        self.order, self.filter = order, Lowpass("butterworth", order, 300)
 
     def lowered(self, high: Signal) -> Signal:
         # In double precision, or the noise of an FFT's length would move samples by a step of the quantiser.
         call = resampled(high._replace(wave=high.wave.double()), 8000)
         call = filtered(call, Lowpass("butterworth", self.order, self.cutoff), zero_phase=True)
         # 1 - 1 / (1 + W^2n) = W^2n / (1 + W^2n): zero-phase, what a low-pass takes away is a high-pass.
-        wave = call.wave - filtered(call, Lowpass("butterworth", self.order, 300), zero_phase=True).wave
+        wave = call.wave - filtered(call, self.filter, zero_phase=True).wave
         codes = torchaudio.functional.mu_law_encoding(wave.clamp(-1, 1), 256)
         decoded = torchaudio.functional.mu_law_decoding(codes, 256)
         return call._replace(wave=decoded.to(high.wave.dtype))
 
     def grid(self, rate: int) -> int:
         return 8000
-
-    def rings(self, rate: int) -> int:
-        return ceil(Lowpass("butterworth", self.order, 300).settling(8000) * rate / 8000)
 
 
 class _Codec(_At):

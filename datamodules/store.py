@@ -62,6 +62,18 @@ def butterworth(wave: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
 RESAMPLERS = {"soxr": soxr, "butterworth": butterworth}
 
 
+def states_its_length(path: str) -> bool:
+    """Whether a file holds its number of samples; MP3s may not, and libsndfile guesses it by their size."""
+    with open(path, "rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3":  # a tag of any length, in four bytes of seven bits
+            file.seek(sum(byte << 7 * place for place, byte in enumerate(reversed(head[6:]))), os.SEEK_CUR)
+            head = b""
+        frame = head + file.read(256)
+    is_mp3 = frame[:1] == b"\xff" and frame[1:2] >= b"\xe0"
+    return not is_mp3 or any(name in frame for name in (b"Xing", b"Info", b"VBRI"))
+
+
 def decode(row: dict, rate: int, resampling: str = "soxr") -> dict:
     """One file as mono float32 [T] at `rate`, or an empty wave and the reason why it cannot be used."""
     import soundfile
@@ -83,7 +95,7 @@ def decode(row: dict, rate: int, resampling: str = "soxr") -> dict:
         return unusable(f"undecodable: its header promises {promised:,} samples, too many for the memory")
     if len(wave) == 0:
         return unusable("empty")
-    if len(wave) < WHOLE * promised:  # of an MP3 without a header, libsndfile counts what is there
+    if len(wave) < WHOLE * promised and states_its_length(row["path"]):
         return unusable(f"cut short: {len(wave):,} of {promised:,} samples")
     wave = wave.mean(axis=1)
     if not np.isfinite(wave).all():

@@ -199,7 +199,8 @@ def configure(
             raise UserError(f"{paper} does not say (in `guest`) how a method of your own is trained.")
         check_defaults(guest, page["guest"]["full"])
         base.runs.guest = OmegaConf.merge(page["guest"]["full"], guest)
-        sizes = OmegaConf.merge(sizes, {"runs": {"guest": page["guest"].get(preset, {})}})
+        if preset != "full":
+            sizes = OmegaConf.merge(sizes, {"runs": {"guest": page["guest"].get(preset, {})}})
     if corpus:
         tested = {key: value for key, value in corpus.items() if key != "weight"}
         trained = {key: value for key, value in corpus.items() if key != "average"}

@@ -74,7 +74,7 @@ def rule_of(args: argparse.Namespace) -> dict:
         rule["metrics"] = {name: name for name in args.metrics.split(",")}
     if unknown := [name for name in rule["metrics"].values() if name not in METRICS]:
         raise UserError(f"unknown metric {unknown[0]}" + nearest(unknown[0], METRICS))
-    if args.cutoff is not None and args.cutoff <= 0:
+    if args.cutoff is not None and not 0 < args.cutoff < float("inf"):  # nan fails this, too
         raise UserError("--cutoff needs a frequency in Hz above 0.")
     return rule | {"cutoff": args.cutoff, "average": args.average}
 
@@ -285,6 +285,8 @@ def as_table(files: Mapping, found: Averages, rule: Mapping, width: int | None) 
     rows = totals(found, len(files))
     counts = rows.pop("n")
     for name, values in rows.items():
+        if not values:  # no interval of so few files
+            continue
         pretty.add_row(name, *(f"{values[m]:.4g}" if m in values else "" for m in columns))
     pretty.add_row("n", *(f"{counts[m]:,} of {len(files):,}" if m in counts else "" for m in columns))
     console = Console(file=io.StringIO(), width=width)
@@ -296,8 +298,8 @@ def as_table(files: Mapping, found: Averages, rule: Mapping, width: int | None) 
     notes += [f"cut-off: {rule['cutoff']:g} Hz"] if rule["cutoff"] else []
     notes += [f"stored in {rule['bits']} bits before scoring"] if rule["bits"] else []
     notes += [f"rate: {', '.join(f'{rate:,}' for rate in rule['rates'])} Hz"]
-    interval = "95 % interval by bootstrap" if found.interval else f"no interval of less than {LEAST}"
-    notes += [f"mean of {'folders' if rule['average'] == 'group' else 'files'}; {interval}"]
+    interval = "by bootstrap" if found.interval else f"of {LEAST} files or more only"
+    notes += [f"mean of {'folders' if rule['average'] == 'group' else 'files'}; 95 % interval {interval}"]
     if len(files) > LINES:
         notes.append("--format csv has every file")
     console.print("\n".join(notes), highlight=False, markup=False)

@@ -4,17 +4,10 @@ import logging
 import warnings
 from collections.abc import Mapping
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
 from datamodules.library import Library, corpus_of
 from experiments.configuration import Row
 from experiments.rows import Rows, tasks
 from experiments.runs import Runs
-from signals.errors import UserError
-
-# What may end one run or row without ending the others.
-FAILURES = (UserError, RuntimeError, ValueError, TypeError, OSError, ArithmeticError, LookupError)
-FAILURES += (MisconfigurationException,)
 
 
 def quiet() -> None:
@@ -45,10 +38,10 @@ def wanted_runs(tester: Rows, rows: list[Row]) -> list[tuple[Runs, str]]:
     """All runs behind these rows, in the order in which they are trained."""
     wanted: list[tuple[Runs, str]] = []
     for row in rows:
-        runs = tester.runs_of(row)
         for task in tasks(tester.table, row, tester.config):
             if task.dataset is None:  # nothing is tested
                 continue
+            runs = tester.runs_of(row, task)
             for run in tester.table.parts(row, task).values():
                 wanted += [(runs, name) for name in runs.needs(run) if (runs, name) not in wanted]
     return wanted

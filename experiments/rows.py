@@ -21,6 +21,7 @@ from lightning_modules import build_method, find_method, own_source
 from lightning_modules.super_resolver import SuperResolver
 from signals import versions
 from signals.errors import UserError
+from signals.files import replacing
 from signals.metrics import METRICS
 
 
@@ -67,11 +68,17 @@ class Rows:
         rule = {**self.config["protocols"][self.protocol], **row.protocol}
         return {key: value for key, value in rule.items() if key != "training"}
 
-    def runs_of(self, row: Row) -> Runs:
-        """The runs, trained on what the protocol, or the row, makes of their data (its `training`)."""
-        return self.runs.under(
-            {**self.config["protocols"][self.protocol], **row.protocol}.get("training", {})
-        )
+    def runs_of(self, row: Row, task: Column) -> Runs:
+        """The runs, trained on what the protocol and the row make of their data (`training`).
+
+        A run whose degradation leaves its cut-off open (null) learns the task's.
+        """
+        rules = (self.config["protocols"][self.protocol], row.protocol)
+        data = OmegaConf.merge(*(rule.get("training", {}) for rule in rules))
+        used = (self.config["runs"][run]["data"] for run in self.table.parts(row, task).values())
+        if any(run["degradation"].get("cutoff", "none") is None for run in used):
+            data = OmegaConf.merge(data, {"degradation": {"cutoff": band_edge(task, self.rate(row))}})
+        return self.runs.under(OmegaConf.to_container(data))
 
     def rate(self, row: Row) -> int:
         return row.data.get("rate", self.config["data"]["rate"])
@@ -99,7 +106,7 @@ class Rows:
                 "metric": task.metric,
                 "runs": built,
             }
-        runs = self.runs_of(row)
+        runs = self.runs_of(row, task)
         parts = {part: runs.folder(run).name for part, run in self.table.parts(row, task).items()}
         store, selection = self.test_set(row, task)
         return {
@@ -125,7 +132,7 @@ class Rows:
 
     def changes(self, row: Row, task: Column) -> list[str]:
         """Of the configuration's changes, those that the row follows from."""
-        runs = self.runs_of(row)
+        runs = self.runs_of(row, task)
         needed = {name for run in self.table.parts(row, task).values() for name in runs.needs(run)}
 
         def counts(change: str) -> bool:
@@ -148,7 +155,7 @@ class Rows:
 
     def method(self, row: Row, task: Column) -> SuperResolver:
         """The row's method from its trained parts. What fails here blocks the cell."""
-        runs = self.runs_of(row)
+        runs = self.runs_of(row, task)
         parts = {part: runs.stage(run) for part, run in self.table.parts(row, task).items()}
         return build_method(row.method, self.rate(row), parts, self.settings(row)).eval()
 
@@ -163,8 +170,8 @@ class Rows:
             if (average := self.config["datasets"][task.dataset]["average"]) not in ("file", "group"):
                 raise UserError(f"datasets.{task.dataset}.average={average}: file or group.")
             degradation_of(self.rule(row), task, self.rate(row))
-        for parts in {tuple(self.table.parts(row, task).items()) for task in found}:
-            runs = self.runs_of(row)
+        wanted = {(self.runs_of(row, task), *self.table.parts(row, task).items()) for task in found}
+        for runs, *parts in wanted:
             for _, run in parts:
                 runs.check(run)
             try:
@@ -239,7 +246,8 @@ class Rows:
             "provenance": provenance(),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
+        with replacing(folder / "config.yaml") as partial:
+            OmegaConf.save(OmegaConf.create(dict(self.config)), partial)
         write_json(folder / "record.json", record)
         write_page(folder)
         return record

@@ -68,7 +68,7 @@ def chosen_rows(table: Table, systems: list[str] | None) -> list[Row]:
 def train_runs(tester, rows: list[Row]) -> dict[tuple, str]:
     """Trains what is not finished. Returns why each run that is missing is so."""
     from callbacks.checkpoints import OutOfTime
-    from experiments.plan import FAILURES, wanted_runs
+    from experiments.plan import wanted_runs
 
     failed: dict[tuple, str] = {}
     for runs, name in wanted_runs(tester, rows):
@@ -80,11 +80,18 @@ def train_runs(tester, rows: list[Row]) -> dict[tuple, str]:
             runs.stage(name)
         except OutOfTime as stop:
             failed[runs, name] = f"run {name} {stop}"
-        except FAILURES as error:
+        except Exception as error:  # whatever it is, it ends this run only
             failed[runs, name] = f"run {name} failed: {cause(error)}"
-            runs.folder(name).mkdir(parents=True, exist_ok=True)
-            (runs.folder(name) / "error.txt").write_text(traceback.format_exc())
+            leave_traceback(runs.folder(name))
+        else:
+            (runs.folder(name) / "error.txt").unlink(missing_ok=True)
     return failed
+
+
+def leave_traceback(folder: Path) -> None:
+    """What went wrong in full, for whoever mends it; a user has been told in one line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "error.txt").write_text(traceback.format_exc())
 
 
 def test_rows(tester, rows: list[Row], missing: Mapping[tuple, str]) -> dict[tuple[str, str], str]:
@@ -93,14 +100,13 @@ def test_rows(tester, rows: list[Row], missing: Mapping[tuple, str]) -> dict[tup
     missing: runs, and why they are.
     """
     from callbacks.progress import progress_bar
-    from experiments.plan import FAILURES
     from experiments.rows import tasks
 
     table, failed = tester.table, {}
     todo, done = [], 0
     for row in rows:
-        runs = tester.runs_of(row)
         for task in tasks(table, row, tester.config):
+            runs = tester.runs_of(row, task)
             needed = [(runs, name) for run in table.parts(row, task).values() for name in runs.needs(run)]
             if causes := [missing[run] for run in needed if run in missing]:
                 failed[row.system, task.key] = causes[0]
@@ -121,12 +127,16 @@ def test_rows(tester, rows: list[Row], missing: Mapping[tuple, str]) -> dict[tup
                 if task.dataset is None:
                     tester.count(row, task, tester.folder(row, task))
                     continue
-                if built != (wanted := (row.system, table.parts(row, task))):
+                if built != (wanted := (row.system, tester.runs_of(row, task), table.parts(row, task))):
                     built, method = wanted, tester.method(row, task)
                 tester.test(row, method, task, tester.folder(row, task), bar, progress)
-            except FAILURES as error:
+            except UserError as error:
                 failed[row.system, task.key] = cause(error)
-                built = None
+            except Exception as error:  # whatever it is, it ends this cell only
+                failed[row.system, task.key] = cause(error)
+                leave_traceback(tester.folder(row, task))
+            else:
+                (tester.folder(row, task) / "error.txt").unlink(missing_ok=True)
         bar.update(progress, note="")
     return failed
 

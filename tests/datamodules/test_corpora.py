@@ -141,6 +141,17 @@ def test_a_speaker_who_is_not_there_has_a_stand_in_that_says_so(tmp_path):
     assert (found.corpus, found.stand_in) == ("vctk", False)
 
 
+def test_recordings_of_a_stand_in_stay_apart(tmp_path):
+    write_vctk(tmp_path, ["p225"], [1])
+    touch(tmp_path, *(f"speech/{name}/ann/{take}.wav" for name in ("en", "de") for take in range(20)))
+    touch(tmp_path, *(f"speech/de/ann/{take}.flac" for take in range(20)))
+    options = {"corpus": "vctk", "division": "king_p228", "stand_in": "speech"}
+    found = [item for split in SPLITS for item in select(tmp_path, split, **options).items]
+    assert {item.group for item in found} == {"de/ann"}  # not the ann of another folder
+    assert len({item.id for item in found}) == len(found) == 40
+    assert {"de/ann/3.wav", "de/ann/3.flac"} <= {item.id for item in found}
+
+
 def test_all_recordings_of_vctk_can_be_tested(tmp_path):
     write_vctk(tmp_path, ["p225", "p280"], (1, 2))
     assert len(ids(tmp_path, "test", corpus="vctk", division="all")) == 4
@@ -289,6 +300,49 @@ def test_files_of_one_name_stay_apart(tmp_path):
     assert names == ["a/1.flac", "a/1.wav", "b/1", "c/1"]
 
 
+def test_what_begins_with_a_dot_is_no_recording(tmp_path):
+    """As macOS leaves beside every file on a disk of another system."""
+    write_old_vctk(tmp_path, ["p225"])
+    write_vctk(tmp_path, ["p225"])
+    write_fma(tmp_path, range(10))
+    write_voicebank(tmp_path, "testset", ["p232"])
+    touch(tmp_path, "beethoven/1.wav", "musdb18hq/train/A - B/mixture.wav")
+    touch(tmp_path, *(f"speech/{name}/1.wav" for name in "abc"), "speech/.trash/1.wav")
+    for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").touch()
+    options = [
+        {"corpus": "vctk"},
+        {"corpus": "vctk", "release": "0.80"},
+        {"corpus": "beethoven"},
+        {"corpus": "musdb18hq"},
+        {"corpus": "fma", "division": "cukaj"},
+        {"corpus": "folder", "path": "speech"},
+    ]
+    found = [item for each in options for item in select(tmp_path, "train", **each).items]
+    found += select(tmp_path, "test", "voicebank").items
+    assert len(found) == 1 + 1 + 1 + 1 + 8 + 1 + 2
+    assert not [item.path for item in found if item.path.name.startswith(".")]
+    assert groups(tmp_path, "test", corpus="folder", path="speech") < set("abc")
+
+
+def test_a_split_is_looked_for_once(tmp_path, monkeypatch):
+    touch(tmp_path, *(f"speech/{name}/1.wav" for name in "abc"))
+    sought = []
+    monkeypatch.setattr(
+        "datamodules.library.select", lambda *args, **more: sought.append(more) or select(*args, **more)
+    )
+    library = Library(str(tmp_path), str(tmp_path / "data"))
+    with pytest.raises(UserError):
+        library.select("train", corpus="folder", path="music")
+    touch(tmp_path, *(f"music/{name}/1.wav" for name in "abc"))
+    assert library.select("train", corpus="folder", path="music").corpus == "music"  # no failure is kept
+    first = library.select("train", corpus="folder", path="speech", leave_out=["d*"])
+    assert library.select("train", leave_out=["d*"], path="speech", corpus="folder") is first
+    assert len(sought) == 3
+    assert library.select("test", corpus="folder", path="speech", leave_out=["d*"]).split == "test"
+    assert len(sought) == 4
+
+
 @pytest.mark.parametrize("leave_out", [["p[0-9]*", "vctk_*"], "[pv][0-9c]*"])
 def test_folder_leaves_groups_out(tmp_path, leave_out):
     touch(tmp_path, *(f"speech/{name}/1.wav" for name in ("p232", "vctk_a", "paul", "ann", "mia")))
@@ -305,9 +359,12 @@ def test_folder_splits_are_disjoint(tmp_path):
 
 def test_audiostock_takes_the_listed_tracks_for_test_only(tmp_path):
     touch(tmp_path, "AudioStock/b.wav", "AudioStock/in/a.wav", "AudioStock/unlisted.wav")
-    (tmp_path / "AudioStock/tracks.txt").write_text("in/a.wav\n\nb.wav\n")
+    (tmp_path / "AudioStock/tracks.txt").write_text("in/a.wav\n\nb.wav\nb.wav\n")
     test = select(tmp_path, "test", "audiostock", stand_in={"path": "music"})
     assert [item.id for item in test.items] == ["b", "in/a"]
+    touch(tmp_path, "AudioStock/b.flac")
+    (tmp_path / "AudioStock/tracks.txt").write_text("b.wav\nb.flac\n")
+    assert ids(tmp_path, "test", corpus="audiostock") == ["b.flac", "b.wav"]
     assert (test.corpus, test.expected, test.stand_in) == ("audiostock", 100, False)
     with pytest.raises(UserError, match="no files of its train split"):
         select(tmp_path, "train", "audiostock")

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from datamodules.degradations import DEGRADATIONS, MARGIN, RandomLowpass, degradation
 from datamodules.pairs import crop
 from signals.errors import UserError
+from signals.filters import Lowpass
 from signals.types import Signal
 
 RATE = 48_000
@@ -127,7 +128,7 @@ def test_random_lowpass_equals_scipy(seed):
     kind, order, hertz, _ = degrade.draw(seed)
     assert cutoff.item() == pytest.approx(hertz)
     expected = scipy.signal.sosfiltfilt(scipy_lowpass(kind, order, hertz), wave[0, 0].double().numpy())
-    inside = slice(degrade.margin, -degrade.margin)
+    inside = slice(degrade.margin(RATE), -degrade.margin(RATE))
     np.testing.assert_allclose(low.wave[0, 0, inside], expected[inside], atol=1e-5)
 
 
@@ -155,17 +156,45 @@ def test_random_lowpass_draws_evenly():
 
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_margin_is_long_enough_for_the_slowest_filters(kind):
-    """What lies beyond the margin of a window is 80 dB down in it, and what lies beyond the window is not."""
-    degrade = RandomLowpass(cutoff=(2000, 2000), order=(10, 10), kinds=(kind,))
-    wave, seed = noise(1, 1, 24_000), torch.tensor([0])
-    whole = degrade(Signal.of(wave, RATE), seed)[0].wave[..., 8000:16_000]
+    """A tone at the edge that ends a margin before a window is 100 dB down in it."""
+    degrade = RandomLowpass(cutoff=(2000, 16_000), order=(2, 10), kinds=(kind,))
+    slowest = RandomLowpass(cutoff=2000, order=(10, 10), kinds=(kind,))
+    wave = torch.sin(torch.arange(40_000, dtype=torch.float64) * 2 * torch.pi * 2000 / RATE)
+    wave[24_000:] = 0
+    low, _ = slowest(Signal.of(wave[None, None], RATE), torch.tensor([0]))
+    left = low.wave[0, 0, 24_000:].abs()
+    assert left[degrade.margin(RATE) :].max() < 1e-5
+    assert left[0] > 0.1
 
-    def seam(margin: int) -> float:
-        low, _ = degrade(Signal.of(wave[..., 8000 - margin : 16_000 + margin], RATE), seed)
-        return float((low.wave[..., margin : margin + 8000] - whole).abs().max())
 
-    assert seam(degrade.margin) < 1e-5
-    assert seam(0) > 1e-3
+def test_random_margins_follow_from_the_filters_and_the_rate():
+    assert RandomLowpass().margin(RATE) == Lowpass("elliptic", 10, 2000).settling(RATE) == 4711
+    assert RandomLowpass(cutoff=4000).margin(16_000) < 2000
+    assert RandomLowpass(kinds=("boxcar",)).margin(RATE) == MARGIN
+    assert RandomLowpass(margin=7).margin(RATE) == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"order": [0]}, r"order=\[0\]: \[lowest, highest\], whole, 1 to 16"),
+        ({"order": [0, 4]}, "order="),
+        ({"order": [6, 2]}, "order="),
+        ({"order": [2.5, 4]}, "order="),
+        ({"order": [2, 30]}, "order="),
+        ({"order": 4}, "random_lowpass: 'int' object"),
+        ({"cutoff": [4000]}, r"cutoff=\[4000\]: one in Hz"),
+        ({"cutoff": [4000, 2000]}, "cutoff="),
+        ({"cutoff": 0}, "cutoff=0"),
+        ({"cutoff": float("nan")}, "cutoff=nan"),
+        ({"kinds": []}, r"kinds=\[\]: a list of some of chebyshev"),
+        ({"kinds": "boxcar"}, "kinds=boxcar"),
+    ],
+)
+def test_random_ranges_that_cannot_be_drawn_from_are_errors(options, what):
+    with pytest.raises(UserError, match=what) as raised:
+        degradation("random_lowpass", **options)
+    assert "\n" not in str(raised.value)
 
 
 def test_polyphase_equals_scipy():
@@ -330,20 +359,54 @@ def test_a_bit_rate_that_cannot_be_had_is_an_error(name, kbps, range):
         degraded(noise(100), RATE, name, kbps=kbps)
 
 
-@pytest.mark.parametrize(("name", "options"), [case for case in ALIGNED + LATE if case[0] in FILTERS])
-@pytest.mark.parametrize("cutoff", [2000, 4000, 6000, 8000, 12_000])
-def test_margins_hold_what_is_heard_and_lie_on_the_grid(name, options, cutoff):
-    """A window cut with its margins is what the whole recording has there."""
-    degrade = degradation(name, **{**options, "cutoff": cutoff})
-    margin = degrade.margin
-    wave, start, length = noise(1, 1, 30_000), 9600, 9600
-    whole, _ = degrade(Signal.of(wave, RATE), torch.tensor([0]))
-    piece = Signal.of(wave[..., start - margin : start + length + margin], RATE)
-    low = crop(degrade(piece, torch.tensor([0]))[0], margin, RATE, torch.tensor([length]))
-    first = start * whole.rate // RATE
+def assert_a_window_is_heard_as_in_its_recording(degrade, rate: int, start: int, length: int) -> None:
+    margin = degrade.margin(rate)
+    wave = noise(1, 1, start + length + margin + 10_000)
+    whole, _ = degrade(Signal.of(wave, rate), torch.tensor([0]))
+    piece = Signal.of(wave[..., start - margin : start + length + margin], rate)
+    low = crop(degrade(piece, torch.tensor([0]))[0], margin, rate, torch.tensor([length]))
+    first = start * whole.rate // rate
     expected = whole.wave[..., first : first + low.wave.shape[-1]]
     assert expected.std() > 0.01
     torch.testing.assert_close(low.wave, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "options"), [case for case in ALIGNED + LATE if case[0] in FILTERS])
+@pytest.mark.parametrize("cutoff", [1500, 2000, 4000, 4800, 6000, 8000, 12_000])
+def test_margins_hold_what_is_heard_and_lie_on_the_grid(name, options, cutoff):
+    """A window cut with its margins is what the whole recording has there, at ratios from 16 to 2."""
+    degrade = degradation(name, **{**options, "cutoff": cutoff})
+    assert_a_window_is_heard_as_in_its_recording(degrade, RATE, 9600, 9600)
+
+
+@pytest.mark.parametrize("name", [name for name in FILTERS if name != "fma_biquad"])
+def test_margins_lie_on_the_grids_of_two_changes_of_rate(name):
+    """44.1 to 48 kHz, and every fourth sample of that."""
+    degrade = degradation(name, cutoff=6000, rate=RATE)
+    assert degrade.margin(44_100) % 147 == 0
+    assert_a_window_is_heard_as_in_its_recording(degrade, 44_100, 8820, 8820)
+
+
+def test_margins_grow_with_what_rings():
+    assert [degradation("butterworth", cutoff=cutoff).margin(RATE) for cutoff in (12_000, 6000)] == [
+        3528,
+        3528,
+    ]
+    slow = degradation("butterworth", cutoff=150)
+    assert slow.margin(RATE) >= Lowpass("butterworth", 8, 150).settling(RATE) > MARGIN
+    assert slow.margin(RATE) % 160 == 0
+    assert degradation("subsample", cutoff=6000).margin(RATE) == 0
+    assert degradation("butterworth", cutoff=1500, margin=600).margin(12_000) == 600
+    assert degradation("butterworth", cutoff=1500, margin=599).margin(12_000) == 600
+
+
+@pytest.mark.parametrize(("name", "options"), ALIGNED + LATE)
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+def test_every_degradation_has_a_margin_that_can_be_cropped(name, options, rate):
+    degrade = degradation(name, **({**options, "cutoff": rate / 10} if "cutoff" in options else options))
+    margin, length = degrade.margin(rate), 4410
+    low, _ = degrade(Signal.of(noise(1, 1, length + 2 * margin), rate), torch.tensor([0]))
+    assert crop(low, margin, rate, torch.tensor([length])).wave.shape[-1] == -(-length * low.rate // rate)
 
 
 # Golden vectors -------------------------------------------------------------------------------------------

@@ -229,8 +229,8 @@ def test_splits_and_runs_have_their_own_seeds():
 
 def test_a_window_is_degraded_as_its_recording_would_be():
     """The margin shows the filter what surrounds a window: there is no seam at its ends."""
-    options = {"cutoff": (1000, 4000), "margin": 2048}
-    degrade = degradation("random_lowpass", kinds=("butterworth", "chebyshev", "elliptic"), **options)
+    kinds = ("butterworth", "chebyshev", "elliptic")
+    degrade = degradation("random_lowpass", kinds=kinds, cutoff=(1000, 4000))
     module = PairDataModule(degrade, rate=RATE, batch=3, window=WINDOW, held_out=SPEECH)
     (pair,) = pairs(module, module.val_dataloader())
     for i, wave in enumerate(SPEECH.waves):
@@ -238,6 +238,13 @@ def test_a_window_is_degraded_as_its_recording_would_be():
         start, length = max(0, (len(wave) - WINDOW) // 2), int(pair.low.lengths[i])
         expected = whole.wave[0, :, start : start + length]
         torch.testing.assert_close(pair.low.wave[i, :, :length], expected, rtol=0, atol=1e-5)
+
+
+def test_a_window_has_the_margin_of_its_degradation_at_its_rate():
+    module = data("polyphase")
+    (batch, *_) = module.val_dataloader()
+    assert batch.margin == module.degradation.margin(RATE) > 0
+    assert batch.high.wave.shape[-1] == WINDOW + 2 * batch.margin
 
 
 def test_crop_stays_aligned_and_silences_the_padding():

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,14 @@ def test_workers_and_paths_do_not_show_in_the_fingerprint(items, tmp_path):
     assert one.subset([0, 1]).fingerprint != one.fingerprint
 
 
+def test_the_same_recordings_of_other_speakers_are_told_apart(items, tmp_path):
+    """Means over speakers go by them."""
+    others = tuple(item._replace(group="one") for item in items)
+    one, two = (prepare(these, RATE, tmp_path / "stores", "some") for these in (items, others))
+    assert one.hashes == two.hashes
+    assert one.fingerprint != two.fingerprint
+
+
 def test_one_file_is_enough(items, tmp_path):
     assert prepare(items[:1], RATE, tmp_path / "stores", "path/with/slashes", workers=8).ids == ["a00"]
 
@@ -111,10 +120,57 @@ def test_unusable_files_are_left_out_with_a_reason(items, tmp_path):
     }
 
 
-def test_a_bad_file_does_not_take_a_namesake_with_it(items, tmp_path):
-    (tmp_path / "a00.ogg").touch()
-    namesake = Item(tmp_path / "a00.ogg", "a00", "a")
-    assert prepare((items[0], namesake), RATE, tmp_path / "stores", "two").ids == ["a00"]
+def test_recordings_of_one_id_are_refused(items, tmp_path):
+    """They would overwrite each other's scores."""
+    with pytest.raises(UserError, match=r"corpus two: .*a00\.wav and .*b01\.wav have one id, a00") as raised:
+        prepare((items[0], items[1]._replace(id="a00")), RATE, tmp_path / "stores", "two")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+@pytest.mark.parametrize("tag", [b"", b"ID3\x04\0\0\0\0\x04\x00" + bytes(512)])
+def test_an_mp3_that_is_cut_short_is_left_out(tmp_path, mode, tag):
+    whole = tmp_path / "whole.mp3"
+    soundfile.write(whole, noise(10 * RATE), RATE, format="MP3", bitrate_mode=mode)
+    whole.write_bytes(tag + whole.read_bytes())
+    (tmp_path / "half.mp3").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    items = tuple(Item(tmp_path / f"{name}.mp3", name, name) for name in ("whole", "half"))
+    store = prepare(items, RATE, tmp_path / "stores", "some")
+    assert (store.ids, store.lengths.tolist()) == (["whole"], [10 * RATE])
+    assert re.fullmatch(r"cut short: 7\d,\d{3} of 160,000 samples", store.left_out["half"])
+
+
+def test_an_mp3_that_does_not_state_its_length_is_whole(tmp_path):
+    """By the quiet frames that it begins with, libsndfile takes it for much longer."""
+    path, wave = tmp_path / "bare.mp3", np.concatenate([np.zeros(5 * RATE, np.float32), noise(5 * RATE)])
+    soundfile.write(path, wave, RATE, format="MP3", bitrate_mode="VARIABLE")
+    content = path.read_bytes()
+    path.write_bytes(content[content.index(content[:2], 2) :])  # its first frame states the length
+    assert soundfile.info(path).frames > 15 * RATE
+    store = prepare((Item(path, "bare", "b"),), RATE, tmp_path / "stores", "some")
+    assert store.lengths[0] == pytest.approx(10 * RATE, rel=0.02)
+
+
+def test_a_header_that_promises_too_much_leaves_its_file_out_alone(items, tmp_path):
+    path = tmp_path / "bogus.flac"
+    soundfile.write(path, noise(RATE), RATE)
+    content = bytearray(path.read_bytes())
+    content[21] |= 0x0F  # 36 bits: samples, in STREAMINFO
+    content[22:26] = b"\xff" * 4
+    path.write_bytes(content)
+    assert soundfile.info(path).frames == 2**36 - 1
+    store = prepare((items[0], Item(path, "bogus", "b")), RATE, tmp_path / "stores", "some")
+    assert store.ids == ["a00"]
+    assert re.match("undecodable|cut short", store.left_out["bogus"])
+
+
+def test_too_little_memory_for_a_file_is_a_reason(items, monkeypatch):
+    def read(file, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", read)
+    found = module.decode({**items[0]._asdict(), "path": str(items[0].path)}, RATE)
+    assert found["reason"] == "undecodable: its header promises 8,000 samples, too many for the memory"
 
 
 def test_nothing_usable_is_an_error(tmp_path):

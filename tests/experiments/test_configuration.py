@@ -123,6 +123,7 @@ def test_a_class_may_say_how_it_is_trained():
     guest = {"stage": "mine.py:Net", "options": {"channels": 16}, "weights": {"mse": 1.0}}
     guest |= {"optimizer": {"betas": (0.5, 0.9)}, "data": {"resampling": "sinc", "window": 500}}
     run = configure("audiosr", "full", guest=guest)["runs"]["guest"]
+    assert run["stage"] == "mine.py:Net"
     assert run["optimizer"]["betas"] == [0.5, 0.9]
     assert (run["data"]["resampling"], run["data"]["window"]) == ("sinc", 500)
     assert (run["options"], run["weights"]) == ({"channels": 16}, {"mse": 1.0})

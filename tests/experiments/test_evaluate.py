@@ -316,6 +316,7 @@ def test_another_suffix_is_the_same_recording(capsys, folders):
         (["--metrics", "lsd_nuwaev"], "did you mean lsd_nuwave?"),
         (["--protocol", "audiosr/publishd"], "did you mean audiosr/published?"),
         (["--cutoff", "-1"], "--cutoff"),
+        (["--cutoff", "nan"], "--cutoff"),
         (["--estimate", "nowhere"], "no folder nowhere"),
         (["--estimate", "empty"], "nothing in common"),
         (["--reference", "reference/a", "--estimate", "estimate/a", "--average", "group"], "--average group"),
@@ -354,6 +355,7 @@ def test_many_files_are_not_printed_one_by_one(capsys, folders, monkeypatch):
     monkeypatch.setattr(evaluate, "LINES", 2)
     assert command("--metrics", "snr") == 0
     text = capsys.readouterr().out
+    assert "95 % interval of 5 files or more only" in text and "interval low" not in text
     assert "a/2" not in text and "--format csv has every file" in text
 
 

@@ -1,6 +1,7 @@
 """The paper audioedsr by its commands: tables, runs by scale and loss, protocols that train, counts."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,16 @@ def test_rows_of_one_table_train_on_their_own_alignment(command):
         (used,) = record["runs"].values()
         assert causal[used] == (record["system"] == both[0])
         assert causal[used] == record["identity"]["rule"]["degradation"]["causal"]
+
+
+def test_a_method_of_ones_own_learns_each_scale(command, workplace):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    code = re.search(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)[1]
+    (workplace / "mine.py").write_text(code)
+    assert command("--method", "mine.py:Net") == 0
+    cutoffs = {r["id"]: r["identity"]["data"]["degradation"]["cutoff"] for r in records("run")}
+    assert sorted(cutoffs.values()) == [1500, 2000, 3000]
+    assert {r["scale"]: cutoffs[r["runs"]["itself"]] for r in records("score")} == {2: 3000, 3: 2000, 4: 1500}
 
 
 @pytest.mark.parametrize(

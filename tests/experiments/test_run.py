@@ -276,9 +276,9 @@ def test_a_changed_setting_has_a_record_of_its_own(command, afterwards):
     only = ("--row", "Unprocessed", *VCTK_ONLY)
     assert command(*only, "method.steps=1").code == 0  # which it does not follow from
     assert len(scores(afterwards, system="Unprocessed", dataset="vctk", cutoff_hz=4000)) == 1
-    assert command(*only, "data.test_files=2").code == 0
+    assert command(*only, "data.test_files=3").code == 0
     found = scores(afterwards, system="Unprocessed", dataset="vctk", cutoff_hz=4000)
-    assert sorted(one["changes"] for one in found) == [["data.test_files=1"], ["data.test_files=2"]]
+    assert sorted(one["changes"] for one in found) == [["data.test_files=1"], ["data.test_files=3"]]
 
 
 def test_more_pictures_than_there_are_are_made(command, afterwards):

@@ -62,6 +62,19 @@ def test_spline_equals_scipy_away_from_the_ends(rates):
     np.testing.assert_allclose(actual[inside], expected[inside], atol=1e-11)
 
 
+@pytest.mark.parametrize("rates", [(10_007, 12_000), (12_000, 10_007)])
+def test_ratios_of_great_numbers_equal_scipy(rates):
+    wave, length = noise(1, 1, 15_000), resampled_length(15_000, *rates)
+    t = instants(*rates, length)
+    inside = (t > 24) & (t < 15_000 - 25)
+    expected = scipy.interpolate.make_interp_spline(np.arange(15_000), wave[0, 0], k=3)(t)
+    np.testing.assert_allclose(
+        spline(wave, *rates, length)[0, 0].numpy()[inside], expected[inside], atol=1e-10
+    )
+    straight = linear(wave, *rates, length)[0, 0]
+    np.testing.assert_allclose(straight, np.interp(t, np.arange(15_000), wave[0, 0]), atol=1e-10)
+
+
 @pytest.mark.parametrize("name", LOCAL)
 @pytest.mark.parametrize("rates", [(16000, 48000), (32000, 48000), (44100, 48000)])
 def test_samples_that_coincide_are_kept(name, rates):

@@ -6,7 +6,15 @@ import scipy.signal
 import torch
 from torch.nn.functional import one_hot, pad
 
-from signals.resampling import resample, resample_poly, resampled_length, sinc
+from signals.errors import UserError
+from signals.resampling import (
+    _kaiser_filters,
+    hann_sinc,
+    resample,
+    resample_poly,
+    resampled_length,
+    sinc,
+)
 
 RATIOS = [(1, 2), (1, 6), (2, 1), (4, 1), (3, 2), (2, 3), (147, 160), (160, 147), (320, 441), (10, 4)]
 
@@ -22,6 +30,26 @@ def test_equals_scipy_everywhere(up, down, samples):
     expected = scipy.signal.resample_poly(wave.numpy(), up, down, axis=-1)
     assert expected.shape[-1] > 0
     np.testing.assert_allclose(resample_poly(wave, up, down), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("rates", [(47_999, 48_000), (48_000, 11_127), (11_127, 48_000), (10_007, 48_000)])
+def test_ratios_of_great_numbers_equal_scipy_in_little_memory(rates):
+    wave = noise(1, 1, 20_000)
+    shared = np.gcd(*rates)
+    expected = scipy.signal.resample_poly(wave.numpy(), rates[1] // shared, rates[0] // shared, axis=-1)
+    np.testing.assert_allclose(resample(wave, *rates), expected, atol=2e-6)
+    _, filters = _kaiser_filters(rates[1] // shared, rates[0] // shared)
+    assert sum(taps.numel() for _, taps in filters) < 45 * max(rates)
+
+
+@pytest.mark.parametrize("function", [sinc, hann_sinc])
+def test_torchaudios_sincs_refuse_ratios_of_great_numbers(function):
+    with pytest.raises(
+        UserError, match=r"47999 Hz to 48000 Hz .* 48000 to 47999 is too fine for it"
+    ) as raised:
+        function(noise(1, 1, 100), 47_999, 48_000)
+    assert "\n" not in str(raised.value)
+    assert function(noise(1, 1, 100), 11_025, 48_000).shape[-1] == 436
 
 
 def test_doubles_stay_doubles():
