@@ -190,7 +190,7 @@ class Rows:
 
     def score(self, row: Row, method: SuperResolver, task: Column, folder: Path, bar, progress) -> dict:
         """Scores one row on one task and writes its record."""
-        store, selection = self.test_set(row, task)
+        store, _ = self.test_set(row, task)
         rule, average = self.rule(row), self.config["datasets"][task.dataset]["average"]
         data = PairDataModule(
             degradation_of(rule, task, self.rate(row)),

@@ -92,7 +92,7 @@ DAMAGE = {
         "SNR is",
     ),
     "another reference": (
-        lambda row: rewrite(saved(row, "reference"), lambda wave: wave + 1e-3 * np.cos(np.arange(len(wave)))),
+        lambda row: rewrite(saved(row, "reference"), lambda wave: wave + 3e-2 * np.cos(0.1 * np.arange(len(wave)))),
         "LSD-LF is",
     ),
     "a shorter estimate": (lambda row: rewrite(saved(row, "estimate"), lambda wave: wave[:-1]), "differ in"),
