@@ -86,13 +86,17 @@ def change_score(record: dict) -> None:
     record["mean"]["SNR"] += 1 / 2
 
 
+def hum(samples: int) -> np.ndarray:
+    return 3e-2 * np.cos(0.1 * np.arange(samples))
+
+
 DAMAGE = {
     "another estimate": (
         lambda row: rewrite(saved(row, "estimate"), lambda wave: 0.99 * wave),
         "SNR is",
     ),
     "another reference": (
-        lambda row: rewrite(saved(row, "reference"), lambda wave: wave + 3e-2 * np.cos(0.1 * np.arange(len(wave)))),
+        lambda row: rewrite(saved(row, "reference"), lambda wave: wave + hum(len(wave))),
         "LSD-LF is",
     ),
     "a shorter estimate": (lambda row: rewrite(saved(row, "estimate"), lambda wave: wave[:-1]), "differ in"),
