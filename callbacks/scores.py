@@ -7,6 +7,7 @@ import lightning
 import numpy as np
 import torch
 
+from callbacks.spectrograms import draw_spectrograms
 from signals.metrics import METRICS
 from signals.types import Pair, Signal
 
@@ -82,39 +83,4 @@ class Showcase(lightning.Callback):
         for kind, (wave, rate) in waves.items():
             (self.folder / kind).mkdir(parents=True, exist_ok=True)
             soundfile.write(self.folder / kind / f"{name}.wav", wave, rate, subtype="FLOAT")
-        draw_spectrograms(self.folder / f"{name}.png", waves, id_)
-
-
-def draw_spectrograms(path: Path, waves: dict[str, tuple[np.ndarray, int]], title: str) -> None:
-    """One picture, a panel a signal, on one scale of time, frequency and level (80 dB from the loudest)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from scipy.signal import stft
-
-    top = max(rate for _, rate in waves.values()) / 2000  # kHz
-    levels = {}
-    for kind, (wave, rate) in waves.items():
-        size = 2 * round(512 * rate / (1000 * top) / 2)  # the same resolution in Hz at every rate
-        hop = max(size // 4, len(wave) // 500)  # no more columns than pixels
-        hertz, seconds, spectrum = stft(wave, rate, nperseg=size, noverlap=max(size - hop, 0))
-        levels[kind] = hertz / 1000, seconds, 20 * np.log10(np.abs(spectrum) + 1e-10)
-    loudest = max(level.max() for *_, level in levels.values())
-    figure = Figure(figsize=(4 * len(waves) + 1, 3.6))
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(waves), sharey=True)
-    figure.subplots_adjust(left=0.06, right=0.94, bottom=0.14, top=0.84, wspace=0.06)
-    for axis, (kind, (hertz, seconds, level)) in zip(axes, levels.items(), strict=True):
-        image = axis.imshow(
-            level,
-            origin="lower",
-            aspect="auto",
-            extent=(0, seconds[-1], hertz[0], hertz[-1]),
-            cmap="magma",
-            vmin=loudest - 80,
-            vmax=loudest,
-        )
-        axis.set(title=kind, xlabel="s", ylim=(0, top))
-    axes[0].set_ylabel("kHz")
-    figure.colorbar(image, ax=axes, label="dB", pad=0.01, fraction=0.02)
-    figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=80)
+        draw_spectrograms(self.folder / f"{name}.png", {"": waves}, id_)

@@ -238,6 +238,17 @@ class NuWave2(_At):
         return resampled(filtered(high, self.filter, zero_phase=True), twice(self.cutoff))
 
 
+class Silence(_At):
+    """Zeros at twice the cut-off, as long as the recording: what comes out, a network adds by itself."""
+
+    needs = 0
+
+    def lowered(self, high: Signal) -> Signal:
+        rate = twice(self.cutoff)
+        lengths = resampled_length(high.lengths, high.rate, rate)
+        return Signal(high.wave.new_zeros(len(high.wave), 1, int(lengths.max())), rate, lengths)
+
+
 class MuLaw(_At):
     """A telephone call: 8 kHz, 300 Hz to the cut-off, 8-bit mu-law (ITU-T G.711's curve, by torchaudio).
 
@@ -385,6 +396,7 @@ DEGRADATIONS: dict[str, Callable] = {
     "sinc": Sinc,
     "nuwave2": NuWave2,
     "fma_biquad": FmaBiquad,
+    "silence": Silence,
     "mu_law": MuLaw,
     "mp3": Mp3,
     "opus": Opus,

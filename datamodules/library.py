@@ -12,8 +12,8 @@ from signals.errors import UserError
 
 
 def corpus_of(part: Mapping) -> dict:
-    """The options of `select` in a part of a mixture or in a test set: all but how much they count."""
-    return {key: value for key, value in part.items() if key not in ("weight", "average")}
+    """The options of `select` in a part of a mixture or in a test set: not how it counts or is tested."""
+    return {key: value for key, value in part.items() if key not in ("weight", "average", "protocol")}
 
 
 class Library:

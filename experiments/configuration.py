@@ -205,7 +205,9 @@ def configure(
         tested = {key: value for key, value in corpus.items() if key != "weight"}
         trained = {key: value for key, value in corpus.items() if key != "average"}
         base.mixtures = {name: {"own": {"weight": 1.0, **trained}} for name in base.mixtures}
-        base.datasets = dict.fromkeys(base.datasets, tested)
+        for name, dataset in base.datasets.items():
+            kept = {"protocol": dataset.protocol} if "protocol" in dataset else {}
+            base.datasets[name] = tested | kept
     keys = flat_keys(resolved(base, paper))
     merged = OmegaConf.merge(base, sizes)
     written = flat_keys(OmegaConf.to_container(merged))

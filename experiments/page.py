@@ -359,4 +359,10 @@ def write_index(output: Path) -> None:
             rows[f"{record['provenance']['finished']} {record['id']}"] = index_row(record, records)
     header = ["record", "paper", "preset", "protocol", "seed", "numbers", "standing", "finished", "id"]
     content = table(header, (rows[key] for key in sorted(rows, reverse=True)), "sortable")
+    figures = "".join(
+        f"<h3>{text(path.parents[1].name)} {text(path.stem)}</h3>"
+        f'<img src="{text(quote(path.relative_to(output).as_posix()))}" alt="{text(path.stem)}">'
+        for path in sorted(output.glob("*/figures/*.png"))
+    )
+    content += section("Figures", figures)
     replace(output / "index.html", document("Wideband: records", "<h1>Records</h1>", content))

@@ -63,9 +63,10 @@ class Rows:
         own = self.config["method"] if row.method == self.table.paper else {}
         return find_method(row.method).resolved({**own, **row.settings})
 
-    def rule(self, row: Row) -> dict:
-        """The protocol, with what the row changes about it, for a test."""
-        rule = {**self.config["protocols"][self.protocol], **row.protocol}
+    def rule(self, row: Row, task: Column) -> dict:
+        """The protocol, with what the row and the test set change about it, for a test."""
+        changes = self.config["datasets"][task.dataset].get("protocol", {})
+        rule = {**self.config["protocols"][self.protocol], **row.protocol, **changes}
         return {key: value for key, value in rule.items() if key != "training"}
 
     def runs_of(self, row: Row, task: Column) -> Runs:
@@ -90,7 +91,7 @@ class Rows:
     def test_set(self, row: Row, task: Column):
         """Store and selection of a task's recordings, at most `data.test_files` of them."""
         corpus = corpus_of(self.config["datasets"][task.dataset])
-        how = {"resampling": self.rule(row).get("resampling", "soxr")}
+        how = {"resampling": self.rule(row, task).get("resampling", "soxr")}
         store, selection = self.library.store(self.rate(row), self.table.split, **how, **corpus)
         return store.spread(self.config["data"]["test_files"]), selection
 
@@ -118,7 +119,7 @@ class Rows:
             "parts": parts,
             "task": task_,
             "protocol": self.protocol,
-            "rule": self.rule(row),
+            "rule": self.rule(row, task),
             "rate": self.rate(row),
             "split": self.table.split,
             "recordings": store.fingerprint,
@@ -161,15 +162,16 @@ class Rows:
 
     def check(self, row: Row) -> None:
         """Raises UserError on a setting that a stage or the method refuses, before anything is trained."""
-        if unknown := [name for name in self.rule(row)["metrics"].values() if name not in METRICS]:
-            raise UserError(f"unknown metric {unknown[0]}" + nearest(unknown[0], METRICS))
         found = tasks(self.table, row, self.config)
         for task in found:
             if task.dataset is None:
                 continue
             if (average := self.config["datasets"][task.dataset]["average"]) not in ("file", "group"):
                 raise UserError(f"datasets.{task.dataset}.average={average}: file or group.")
-            degradation_of(self.rule(row), task, self.rate(row))
+            rule = self.rule(row, task)
+            if unknown := [name for name in rule["metrics"].values() if name not in METRICS]:
+                raise UserError(f"unknown metric {unknown[0]}" + nearest(unknown[0], METRICS))
+            degradation_of(rule, task, self.rate(row))
         wanted = {(self.runs_of(row, task), *self.table.parts(row, task).items()) for task in found}
         for runs, *parts in wanted:
             for _, run in parts:
@@ -191,7 +193,7 @@ class Rows:
     def score(self, row: Row, method: SuperResolver, task: Column, folder: Path, bar, progress) -> dict:
         """Scores one row on one task and writes its record."""
         store, _ = self.test_set(row, task)
-        rule, average = self.rule(row), self.config["datasets"][task.dataset]["average"]
+        rule, average = self.rule(row, task), self.config["datasets"][task.dataset]["average"]
         data = PairDataModule(
             degradation_of(rule, task, self.rate(row)),
             rate=self.rate(row),

@@ -145,6 +145,7 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
     """Corpora, training, tests, and the table beside the published one."""
     import torch
 
+    from experiments.figures import draw_of
     from experiments.page import write_index
     from experiments.plan import print_corpora, quiet
     from experiments.rows import Rows, tasks
@@ -169,6 +170,7 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
                 for task in tasks(table, row, config):
                     tester.files(row, task)
         failed |= test_rows(tester, rows, train_runs(tester, rows))
+    draw_of(table, Path(config["output"]), args.preset, args.protocol, report)
     write_index(Path(config["output"]))
     show([table], Path(config["output"]), "terminal", args.preset, args.protocol)
     for why in dict.fromkeys(failed.values()):

@@ -69,7 +69,15 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 def test_every_degradation_is_tested():
-    assert {name for name, _ in ALIGNED + LATE} == set(DEGRADATIONS)
+    assert {name for name, _ in ALIGNED + LATE} | {"silence"} == set(DEGRADATIONS)
+
+
+def test_silence_is_as_long_as_the_recording():
+    recordings = Signal(noise(2, 1, 30_000), RATE, torch.tensor([30_000, 9001]))
+    low, cutoff = degradation("silence", cutoff=6000)(recordings, torch.tensor([1, 2]))
+    assert (low.rate, low.wave.shape, low.lengths.tolist()) == (12_000, (2, 1, 7500), [7500, 2251])
+    assert not low.wave.any()
+    assert cutoff.tolist() == [6000, 6000]
 
 
 @pytest.mark.parametrize("rate", [RATE, 44_100])
