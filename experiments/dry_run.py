@@ -33,6 +33,8 @@ def throughput() -> float:
 def training_flops(stage: Stage, run: Mapping) -> float | None:
     """Of one run: three times the forward pass of its network (backward costs two), critic not counted.
 
+    Against a critic the network learns from every `n_critic`-th batch; the others cost it a forward pass.
+
     None where the stage gives no example to count by.
     """
     example = stage.example(run["training"]["batch"], run["data"]["window"])
@@ -40,7 +42,8 @@ def training_flops(stage: Stage, run: Mapping) -> float | None:
         return None
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         stage.network(*example)
-    return 3.0 * counter.get_total_flops() * run["training"]["steps"]
+    passes = 1 + 2 / getattr(stage, "n_critic", 1)
+    return passes * counter.get_total_flops() * run["training"]["steps"]
 
 
 def plain(node):

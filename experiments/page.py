@@ -236,11 +236,12 @@ def results(record: Mapping, records: list[Mapping]) -> str:
         seen[worth] = MEANINGS.get(MARKS[worth], "reproduction: full preset, whole split, published protocol")
         ends = " … ".join(f"{end:.4g}" for end in record.get("interval", {}).get(metric, ()))
         n = f"{files_scored(record, metric):,}{expected}"
-        cells = [f'<td class="whole">{text(metric)}</td>', number(mean), number(record["std"][metric])]
+        std = record["std"][metric]
+        cells = [f'<td class="whole">{text(metric)}</td>', number(mean), number(std), number(std**2)]
         cells += [f'<td class="number">{text(told)}</td>' for told in (ends, n)]
         by = definition(metric, record["identity"]["rule"])
         rows.append([*cells, f'<td>{text(worth)}</td><td class="told">{by}</td>'])
-    header = ["metric", "#mean", "#std", "#95 % interval", "#files", "standing", "computed by"]
+    header = ["metric", "#mean", "#std", "#variance", "#95 % interval", "#files", "standing", "computed by"]
     notes = [*seen.values()]
     notes += [f"no finite {metric}: {', '.join(ids)}" for metric, ids in record["not_finite"].items()]
     return table(header, rows) + "".join(f'<div class="dim">{text(note)}</div>' for note in notes)

@@ -259,17 +259,18 @@ def tones(
     Upsampling by shuffles leaves such tones, of period 2^n after n shuffles by 2; they are heard where the
     input is empty (King et al. 2021, Figure 5). The median over frames of 1024 samples every 512 (a tone is
     there all the time, what networks do at their ends is not) of the power at the multiples of rate / period
-    between 0 and half the rate; at least -240 dB. The reference is not looked at.
+    above 0, half the rate included; at least -240 dB. The reference is not looked at.
     """
     framing = Frames(1024, 512, "mirror", double=True)
-    at = torch.arange(1024 // period, 512, 1024 // period, device=estimate.wave.device)
+    at = torch.arange(1024 // period, 513, 1024 // period, device=estimate.wave.device)
     powers = [
         power[..., at].where(counted[..., None], torch.nan)
         for power, _, counted in _powers(estimate, reference, framing)
     ]
     median = torch.cat(powers, dim=1).nanmedian(dim=1).values
-    full_scale = (1024 / 4) ** 2  # a sine of amplitude 1 under a Hann window
-    return {"": 10 * (median.amax(1) / full_scale).clamp(min=1e-24).log10()}
+    # Of amplitude 1 under a Hann window; at half the rate a tone is its own mirror image.
+    full_scale = torch.where(at < 512, 1024 / 4, 1024 / 2).square()
+    return {"": 10 * (median / full_scale).amax(1).clamp(min=1e-24).log10()}
 
 
 def _perceptual(name: str) -> Metric:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import compare, enhance, evaluate, run
+from experiments import compare, enhance, evaluate, figures, run
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("experiments/papers/*/README.md"))]
 SCRIPTS = {
     f"experiments/{script.__name__.rpartition('.')[2]}.py": script.main
-    for script in (compare, enhance, evaluate, run)
+    for script in (compare, enhance, evaluate, figures, run)
 }
 CHEAP = {"--list", "--dry-run", "--verify"}
 
@@ -43,6 +43,8 @@ def workshop(tmp_path_factory, tiny_corpus) -> Path:
         patch.chdir(place)
         assert run.main(["--paper", "audiosr", "--row", "AudioSR", "--row", "GT-Mel", *small, *where]) == 0
         assert run.main(["--paper", "audiosr", "--method", "mine.py:Net", *small, *where]) == 0
+        spline = ["--paper", "audioedsr", "--row", "Spline", "--preset", "smoke", "data.test_files=1"]
+        assert run.main([*spline, *where]) == 0
     return place
 
 
