@@ -33,17 +33,21 @@ class Scores(lightning.Callback):
     def __init__(self, metrics: Mapping[str, str], bits: int | None = None):
         self.metrics, self.bits = metrics, bits
         self.files: dict[str, dict[str, float]] = {}
+        self.measured: set[str] = set()  # names of what the method measured itself, which no waveform shows
         self.audio_seconds = 0.0
 
     def on_test_batch_end(self, trainer, module, estimate: Signal, pair: Pair, batch_idx, dataloader_idx=0):
-        self.add(estimate, pair)
+        self.add(estimate, pair, module.measured(pair))
 
-    def add(self, estimate: Signal, pair: Pair) -> None:
+    def add(self, estimate: Signal, pair: Pair, measured: Mapping[str, torch.Tensor] | None = None) -> None:
+        """measured: scores [B] by name that the method gives itself."""
+        measured = dict(measured or {})
+        self.measured |= measured.keys()
         if self.bits:
             steps = 2 ** (self.bits - 1)
             stored = (estimate.wave * steps).round().clamp(-steps, steps - 1) / steps
             estimate = estimate._replace(wave=stored)
-        scores = score(self.metrics, estimate, pair.high, pair.cutoff)
+        scores = score(self.metrics, estimate, pair.high, pair.cutoff) | measured
         table = {name: values.tolist() for name, values in scores.items()}
         for row, id_ in enumerate(pair.ids):
             self.files[id_] = {name: values[row] for name, values in table.items()}

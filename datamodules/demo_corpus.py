@@ -1,4 +1,4 @@
-"""The demo corpus: nine minutes of synthetic, full-band audio in the layouts of the real corpora.
+"""The demo corpus: eleven minutes of synthetic, full-band audio in the layouts of the real corpora.
 
 For those who have no audio at hand. Everything is drawn from one seed: speech by a source-filter model
 (Rosenberg's glottal pulses through moving formants, with fricatives and plosives), music by plucked strings
@@ -27,9 +27,9 @@ from rich.progress import track
 from scipy.ndimage import convolve1d
 from scipy.signal import fftconvolve, lfilter, resample_poly
 
-DEMO_VERSION = 1
+DEMO_VERSION = 2
 MADE_BY = "wideband demo corpus"
-PARTS = ("VCTK-Corpus-0.92", "speech", "music", "effects", "ESC-50")
+PARTS = ("VCTK-Corpus-0.92", "speech", "music", "effects", "ESC-50", "VoiceBank")
 
 RATE = 48_000  # Hz
 HOP = 240  # samples: a control frame of 5 ms
@@ -372,6 +372,10 @@ ESC50 = [  # category, target, in ESC-10, sound
     ("engine", 44, False, engine),
     ("hand_saw", 49, False, scrape),
 ]
+VOICEBANK = {  # speakers and utterances of each; p226 is for validation
+    "clean_trainset_28spk_wav": (("p226", "p230", "p231", "p233", "p236"), 6),
+    "clean_testset_wav": (("p232", "p257"), 4),
+}
 
 
 class Item(NamedTuple):
@@ -384,21 +388,27 @@ class Item(NamedTuple):
 def plan(seed: int) -> list[Item]:
     """Every file of the corpus, always in the same order: an item's place is part of its seed."""
     items = []
-    for speaker, count in (VCTK | dict.fromkeys(SPEAKERS, 6)).items():
-        folder = (
-            f"VCTK-Corpus-0.92/wav48_silence_trimmed/{speaker}" if speaker in VCTK else f"speech/{speaker}"
-        )
-        suffix = "_mic1" if speaker in VCTK else ""
-        speak = partial(utterance, voice=Voice.of(speaker, seed))
-        items += [
-            Item(f"{folder}/{speaker}_{n:03d}{suffix}.flac", speak, (2.5, 4)) for n in range(1, count + 1)
-        ]
+    for speaker, count in VCTK.items():
+        folder = f"VCTK-Corpus-0.92/wav48_silence_trimmed/{speaker}"
+        items += spoken(speaker, count, seed, folder, "_mic1.flac")
+    for speaker in SPEAKERS:
+        items += spoken(speaker, 6, seed, f"speech/{speaker}", ".flac")
     for name, play in MUSIC.items():
         items += [Item(f"music/{name}/{name}_{n}.flac", play, (5, 6)) for n in range(1, 5)]
     for name, make in EFFECTS.items():
         items += [Item(f"effects/{name}/{name}_{n}.flac", make, (2, 5)) for n in range(1, 7)]
     sounds = {category: sound for category, *_, sound in ESC50}
-    return items + [Item(f"ESC-50/audio/{row[0]}", sounds[row[3]], (5, 5), 44_100) for row in esc50_rows()]
+    items += [Item(f"ESC-50/audio/{row[0]}", sounds[row[3]], (5, 5), 44_100) for row in esc50_rows()]
+    for folder, (speakers, count) in VOICEBANK.items():
+        for speaker in speakers:
+            items += spoken(speaker, count, seed, f"VoiceBank/{folder}", ".wav")
+    return items
+
+
+def spoken(speaker: str, count: int, seed: int, folder: str, ending: str) -> list[Item]:
+    """`count` utterances of a speaker, in files named as those of VCTK, from 001 on."""
+    speak = partial(utterance, voice=Voice.of(speaker, seed))
+    return [Item(f"{folder}/{speaker}_{n:03d}{ending}", speak, (2.5, 4)) for n in range(1, count + 1)]
 
 
 def esc50_rows() -> list[tuple]:

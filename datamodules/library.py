@@ -13,7 +13,7 @@ from signals.errors import UserError
 
 def corpus_of(part: Mapping) -> dict:
     """The options of `select` in a part of a mixture or in a test set: not how it counts or is tested."""
-    return {key: value for key, value in part.items() if key not in ("weight", "average", "protocol")}
+    return {key: value for key, value in part.items() if key not in ("weight", "average", "protocol", "rate")}
 
 
 class Library:

@@ -62,20 +62,32 @@ def cut(wave: np.ndarray, start: int, length: int, margin: int) -> np.ndarray:
     return np.pad(inside, (max(-first, 0), max(last - len(wave), 0)))
 
 
-class Windows(Dataset):
-    """Training windows. Item k follows from (seed, k) alone; with a finite `pool`, from k modulo its size."""
+PLACES = {"train": "window", "validation": "validation window"}  # what seeds where windows lie, by split
 
-    def __init__(self, mixture: Mixture, length: int, margin: int, seed: int, pool: int | None = None):
-        self.mixture, self.length, self.margin, self.seed, self.pool = mixture, length, margin, seed, pool
+
+class Windows(Dataset):
+    """Random windows. Item k follows from (seed, split, k) alone, k modulo its size with a finite `pool`."""
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        length: int,
+        margin: int,
+        seed: int,
+        pool: int | None = None,
+        split: str = "train",
+    ):
+        self.mixture, self.length, self.margin, self.seed = mixture, length, margin, seed
+        self.pool, self.split = pool, split
 
     def __getitem__(self, k: int) -> tuple[np.ndarray, int, str, int]:
         item = k % self.pool if self.pool else k
         # Not the pair's seed: the degradation would draw the same numbers again, and its order tell the part.
-        rng = np.random.default_rng(item_seed(self.seed, "window", item))
+        rng = np.random.default_rng(item_seed(self.seed, PLACES[self.split], item))
         store, row, start = self.mixture.draw(rng, self.length)
         wave = store.waves[row]
         window = cut(wave, start, self.length, self.margin)
-        seed = item_seed(self.seed, "train", item)
+        seed = item_seed(self.seed, self.split, item)
         return window, min(self.length, len(wave) - start), store.ids[row], seed
 
 
@@ -144,7 +156,8 @@ class PairDataModule(lightning.LightningDataModule):
     """Batches of pairs for one task: recordings from the store, degraded on the device, once per batch.
 
     train: a mixture of stores, cut into windows of `window` samples. held_out: recordings for validation,
-    their middle window each. test: whole recordings, batched by length.
+    their middle window each or, drawn by length, `held_out_windows` at random. test: whole recordings,
+    batched by length.
     """
 
     def __init__(
@@ -159,6 +172,7 @@ class PairDataModule(lightning.LightningDataModule):
         steps: int = 0,
         pool: int | None = None,
         held_out: Store | None = None,
+        held_out_windows: int | None = None,
         test: Store | None = None,
         loaders: int = 0,
     ):
@@ -166,7 +180,7 @@ class PairDataModule(lightning.LightningDataModule):
         self.degradation = degradation or Identity()
         self.rate, self.seed, self.batch, self.loaders = rate, seed, batch, loaders
         self.mixture, self.window, self.steps, self.pool = train, window, steps, pool
-        self.held_out, self.test = held_out, test
+        self.held_out, self.held_out_windows, self.test = held_out, held_out_windows, test
 
     @property
     def batches_seen(self) -> int:
@@ -191,8 +205,12 @@ class PairDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         margin = self.degradation.margin(self.rate)
-        middles = Recordings(self.held_out, "validation", self.seed, self.window, margin)
-        return self._loader(middles, margin, batch_size=self.batch)
+        if self.held_out_windows is None:
+            middles = Recordings(self.held_out, "validation", self.seed, self.window, margin)
+            return self._loader(middles, margin, batch_size=self.batch)
+        mixture = Mixture({"held_out": (self.held_out, 1)})
+        windows = Windows(mixture, self.window, margin, self.seed, split="validation")
+        return self._loader(windows, margin, batch_size=self.batch, sampler=range(self.held_out_windows))
 
     def test_dataloader(self) -> DataLoader:
         order = np.argsort(self.test.lengths, kind="stable")[::-1]  # the longest first: memory fails early

@@ -59,7 +59,12 @@ def butterworth(wave: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
     return sosfilt(sections, wave)[:: source_rate // rate].astype(np.float32)
 
 
-RESAMPLERS = {"soxr": soxr, "butterworth": butterworth}
+def none(wave: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
+    """QISTA-Net's: as the file has it. What comes at another rate is not used, which `decode` sees to."""
+    return wave
+
+
+RESAMPLERS = {"soxr": soxr, "butterworth": butterworth, "none": none}
 
 
 def states_its_length(path: str) -> bool:
@@ -104,6 +109,9 @@ def decode(row: dict, rate: int, resampling: str = "soxr") -> dict:
         return unusable("silent")
     if len(wave) < MIN_SECONDS * source_rate:
         return unusable(f"shorter than {MIN_SECONDS} s")
+    if resampling == "none" and source_rate != rate:
+        at = f"at {source_rate:,} Hz, not {rate:,}"
+        return unusable(f"{at}, and is not to be resampled: set data.rate to its rate")
     band = bandwidth(wave, source_rate)
     wave = RESAMPLERS[resampling](wave, source_rate, rate)
     return {**named, "reason": "", "wave": wave, "bandwidth": band, "hash": hashlib.sha256(wave).hexdigest()}

@@ -38,10 +38,11 @@ DIFFERENCE_FIELDS = (
 )
 HIGHER_IS_BETTER = ("snr", "sdr", "pesq", "stoi", "visqol", "nisqa")  # in the name of a metric's function
 MARKS = {"reproduction": "", "partial": "p", "demo": "d", "stand-in": "s", "untrained": "u"}
+PLACES = {"parameters": ",.0f", "STOI": ".4f"}  # how a metric is printed where not with two decimals
 MEANINGS = {
     "p": "partial: not the whole published split, or not its protocol",
     "d": "demo: a small preset, not a result",
-    "s": "stand-in: other recordings in the place of the corpus",
+    "s": "stand-in: other recordings in the place of the corpus, or another method in that of the system",
     "u": "untrained: worse than the unprocessed input",
 }
 
@@ -104,7 +105,7 @@ def standing_among(record: dict, records: list[dict], metric: str) -> str:
     ]
     unprocessed = inputs[0]["mean"].get(metric) if inputs else None
     metrics = record["identity"].get("rule", {}).get("metrics", {})
-    computed_by = metrics.get(metric.removesuffix("-LF").removesuffix("-HF"), "")
+    computed_by = metrics.get(metric.removesuffix("-LF").removesuffix("-HF"), metric).lower()
     lower_is_better = not any(name in computed_by for name in HIGHER_IS_BETTER)
     return standing(record, unprocessed, lower_is_better, metric)
 
@@ -175,8 +176,7 @@ def shown(line: dict) -> str:
     if line["standing"] in ("not built yet", "needs a listening test"):
         return str(line["published"])
     ours = line["reproduced"] or line["measured"]
-    places = ",.0f" if line["metric"] == "parameters" else ".2f"
-    ours = f"{float(ours):{places}}{MARKS[line['standing']]}" if ours else "·"
+    ours = f"{float(ours):{PLACES.get(line['metric'], '.2f')}}{MARKS[line['standing']]}" if ours else "·"
     return f"{line['published']} / {ours}" if line["published"] != "" else ours
 
 
@@ -220,6 +220,7 @@ def footer(table: Table, found: list[dict]) -> list[str]:
         notes.append(f"files: {', '.join(files)}")
     if listeners := sorted({c.key for c in table.columns if c.metric in LISTENER_METRICS}):
         notes.append(f"{', '.join(listeners)}: needs a listening test, so only the published value is here")
+    notes += [f"{row.system}: {row.stand_in}" for row in table.rows if row.stand_in]
     notes += [f"{row.system} {key}: {note}" for row in table.rows for key, note in row.notes.items()]
     return notes
 

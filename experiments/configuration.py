@@ -46,6 +46,7 @@ class Row:
     settings: Mapping  # of the method, over the configuration's
     data: Mapping  # overrides for this row
     protocol: Mapping  # overrides for this row
+    stand_in: str  # what stands in the place of the named system, where another does
     published: Mapping[str, object]
     std: Mapping[str, float]
     notes: Mapping[str, str]
@@ -87,7 +88,7 @@ class Table:
 def own_row(system: str, method: str, runs: Mapping | None = None) -> Row:
     """The row of a method that no table names, as `--method` brings it."""
     empty = {"parts": {}, "settings": {}, "data": {}, "protocol": {}, "published": {}, "std": {}, "notes": {}}
-    return Row(system, method, by=None, runs=runs or {}, **empty)
+    return Row(system, method, by=None, runs=runs or {}, stand_in="", **empty)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -126,7 +127,14 @@ def load_table(paper: str, name: str) -> Table:
         mappings = {key: row.get(key, {}) for key in ("parts", "runs", "settings", "data", "protocol", "std")}
         mappings["runs"] = {None: row["run"]} if "run" in row else mappings["runs"]
         rows.append(
-            Row(system, row["method"], by=row.get("by"), published=published, notes=notes, **mappings)
+            Row(
+                *(system, row["method"]),
+                by=row.get("by"),
+                stand_in=row.get("stand_in", ""),
+                published=published,
+                notes=notes,
+                **mappings,
+            )
         )
     return Table(paper, name, page["title"], columns, tuple(rows), page.get("split", "test"))
 
@@ -154,7 +162,8 @@ def parse_override(text: str) -> tuple[str, object]:
         read = OmegaConf.to_object(OmegaConf.from_dotlist([f"v={value}"]))["v"]
     except (OmegaConfBaseException, yaml.YAMLError):
         raise UserError(f"cannot read the value of {text!r}.") from None
-    return key, value if key in FOLDERS and read is not None and not isinstance(read, str) else read
+    is_place = key in PLACES or key.startswith("released.")
+    return key, value if is_place and read is not None and not isinstance(read, str) else read
 
 
 def load_corpus(path: Path) -> dict:
@@ -206,7 +215,7 @@ def configure(
         trained = {key: value for key, value in corpus.items() if key != "average"}
         base.mixtures = {name: {"own": {"weight": 1.0, **trained}} for name in base.mixtures}
         for name, dataset in base.datasets.items():
-            kept = {"protocol": dataset.protocol} if "protocol" in dataset else {}
+            kept = {key: dataset[key] for key in ("protocol", "rate") if key in dataset}
             base.datasets[name] = tested | kept
     keys = flat_keys(resolved(base, paper))
     merged = OmegaConf.merge(base, sizes)
@@ -236,7 +245,7 @@ CAN_BE_NULL = {"trainer.save_every"}  # though it is not by default
 # What may be null, so that its kind cannot be read off its value; by the last word of a key.
 NULLABLE = dict.fromkeys(("workers", "threads", "test_files", "held_out_files"), "a number")
 NULLABLE |= {"bits": "a number", "pool": "a number", "save_every": "a number", "start": "text"}
-FOLDERS = {"data.root", "data.folder", "output"}
+PLACES = {"data.root", "data.folder", "output"}  # and of released weights: text, whatever it looks like
 CORPUS_TEXTS = {"corpus", "root", "average", "path", "id"}
 CORPUS_NUMBERS = {"weight", "min_bandwidth"}
 # What each stage has keys of its own in.
@@ -259,7 +268,8 @@ def changes(config: Mapping, preset: Mapping) -> list[str]:
     def counts(key: str) -> bool:
         machine = key.startswith("trainer.") and key != "trainer.precision"
         left_out = key.startswith("datasets.") and key.count(".") == 1
-        return key not in NAMELESS and not machine and not left_out
+        place = key.startswith("released.")
+        return key not in NAMELESS and not machine and not left_out and not place
 
     keys, preset_keys = flat_keys(config), flat_keys(preset)
     changed = (key for key, value in keys.items() if preset_keys.get(key) != value and counts(key))
@@ -276,7 +286,7 @@ def resolved(config: DictConfig, paper: str) -> dict:
 # The least whole number that makes sense, by the last word of a key.
 LEAST = dict.fromkeys(("steps", "check_every", "batch", "window", "test_files", "held_out_files"), 1)
 LEAST |= dict.fromkeys(("test_batch", "rate", "threads", "workers", "hop", "n_mels", "n_fft", "bits"), 1)
-LEAST |= dict.fromkeys(("decay_every", "n_critic", "pool"), 1)
+LEAST |= dict.fromkeys(("decay_every", "n_critic", "pool", "held_out_windows"), 1)
 LEAST |= dict.fromkeys(("seed", "pictures", "loaders", "overlap", "warmup", "critic_from"), 0)
 
 

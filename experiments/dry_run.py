@@ -81,7 +81,7 @@ def describe(
     shown |= {"method": own[0]} if own else {}
     report(yaml.safe_dump(plain(shown), sort_keys=False, default_flow_style=None, width=110))
     if library.demo and not library.root.is_dir() and not args.corpus:
-        report(f"corpora: the demo corpus will be made in {library.root}/: 9 minutes of audio, 28 MB")
+        report(f"corpora: the demo corpus will be made in {library.root}/: 11 minutes of audio, 40 MB")
     else:
         print_corpora(config, library, tester, rows)
     for row in rows:
@@ -91,6 +91,9 @@ def describe(
     for runs, name in wanted:
         count, stage = count_parameters(runs.config, name)
         run = runs.config["runs"][name]
+        if "released" in run:
+            report(f"run {name}: {run['stage']}, {count:,} parameters, converted from {runs.released(name)}")
+            continue
         work = training_flops(stage, run)
         held = sum(p.numel() for p in stage.parameters()) + sum(p.numel() for p in stage.buffers())
         trained = sum(p.numel() for p in stage.parameters() if p.requires_grad)

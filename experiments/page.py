@@ -187,7 +187,10 @@ def run_page(folder: Path, record: Mapping, records: list[Mapping]) -> str:
             "losses": text(", ".join(f"{value:g} {name}" for name, value in identity["weights"].items())),
             "preset": text(record["preset"]),
             "seed": text(identity["seed"]),
-            "time": text(f"{record['seconds']:,} s since it was last resumed"),
+            "time": text(f"{record['seconds']:,} s since it was last resumed") if training else "",
+            "released": f"converted from a file of SHA-256 <code>{text(identity.get('released'))}</code>"
+            if "released" in identity
+            else "",
             "made of": listed(below, roles),
             "used by": listed(sorted(used_by(record, records), key=title_of)),
         }
@@ -200,7 +203,7 @@ def run_page(folder: Path, record: Mapping, records: list[Mapping]) -> str:
     return "".join(
         [
             what,
-            section("Held-out measures", held_out),
+            section("Held-out measures", held_out if rows else ""),
             section("Curves", curves if (folder / "curves.png").is_file() else ""),
             section(
                 "Weights", f"{weights}, SHA-256 <code>{text(record.get('weights', 'not recorded'))}</code>"
@@ -292,7 +295,7 @@ def score_page(folder: Path, record: Mapping, records: list[Mapping]) -> str:
             "scored": text(f"as stored in {rule['bits']} bits" if rule["bits"] else "as floats, not stored"),
             "rate": text(f"{identity['rate']:,} Hz"),
             "averaged over": text({"group": "the means of speakers"}.get(record.get("average"), "files")),
-            "recordings": "other recordings in the place of the corpus" if record["stand_in"] else "",
+            "stand-in": text(MEANINGS["s"].partition(": ")[2]) if record["stand_in"] else "",
             "preset": text(record["preset"]),
             "changes": text(", ".join(record["changes"]) or "none"),
             "seed": text(record["seed"]),
@@ -339,7 +342,8 @@ def write_page(folder: Path, records: list[Mapping] | None = None) -> None:
 def index_row(record: Mapping, records: list[Mapping]) -> list[str]:
     name = link(f"{record['paper']}/{record['id']}/index.html", title_of(record))
     if record["kind"] == "run":
-        means, worth = {"held-out error": record["held_out"]["trained"]}, ""
+        measures = record["held_out"]
+        means, worth = {"held-out error": measures["trained"]} if measures else {}, ""
     else:
         means = {m: v for m, v in record["mean"].items() if m in record["identity"]["rule"]["metrics"]}
         worth = standing_among(record, scored(records), next(iter(means), ""))

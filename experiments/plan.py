@@ -21,9 +21,8 @@ def quiet() -> None:
 def print_corpora(config: Mapping, library: Library, tester: Rows, rows: list[Row]) -> None:
     """Present and expected files of every split that will be read. Raises UserError on a missing corpus."""
     table, report = tester.table, tester.report
-    for mixture in dict.fromkeys(
-        config["runs"][run]["data"]["mixture"] for _, run in wanted_runs(tester, rows)
-    ):
+    trained = [config["runs"][run] for _, run in wanted_runs(tester, rows)]
+    for mixture in dict.fromkeys(run["data"]["mixture"] for run in trained if "released" not in run):
         for name, part in config["mixtures"][mixture].items():
             for split in ("train", "validation") if part["weight"] > 0 else ():
                 counts = library.select(split, **corpus_of(part)).counts

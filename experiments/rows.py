@@ -78,11 +78,13 @@ class Rows:
         data = OmegaConf.merge(*(rule.get("training", {}) for rule in rules))
         used = (self.config["runs"][run]["data"] for run in self.table.parts(row, task).values())
         if any(run["degradation"].get("cutoff", "none") is None for run in used):
-            data = OmegaConf.merge(data, {"degradation": {"cutoff": band_edge(task, self.rate(row))}})
+            data = OmegaConf.merge(data, {"degradation": {"cutoff": band_edge(task, self.rate(row, task))}})
         return self.runs.under(OmegaConf.to_container(data))
 
-    def rate(self, row: Row) -> int:
-        return row.data.get("rate", self.config["data"]["rate"])
+    def rate(self, row: Row, task: Column) -> int:
+        """Hz, of the row, or of the test set, or of all."""
+        dataset = self.config["datasets"][task.dataset] if task.dataset else {}
+        return row.data.get("rate", dataset.get("rate", self.config["data"]["rate"]))
 
     def files(self, row: Row, task: Column) -> int:
         """How many recordings a task scores."""
@@ -92,7 +94,7 @@ class Rows:
         """Store and selection of a task's recordings, at most `data.test_files` of them."""
         corpus = corpus_of(self.config["datasets"][task.dataset])
         how = {"resampling": self.rule(row, task).get("resampling", "soxr")}
-        store, selection = self.library.store(self.rate(row), self.table.split, **how, **corpus)
+        store, selection = self.library.store(self.rate(row, task), self.table.split, **how, **corpus)
         return store.spread(self.config["data"]["test_files"]), selection
 
     def identity(self, row: Row, task: Column) -> dict:
@@ -120,11 +122,11 @@ class Rows:
             "task": task_,
             "protocol": self.protocol,
             "rule": self.rule(row, task),
-            "rate": self.rate(row),
+            "rate": self.rate(row, task),
             "split": self.table.split,
             "recordings": store.fingerprint,
             "average": self.config["datasets"][task.dataset]["average"],
-            "stand_in": selection.stand_in or bool(self.config.get("corpus")),
+            "stand_in": bool(selection.stand_in or self.config.get("corpus") or row.stand_in),
             "expected": selection.expected,
             "preset": self.config["preset"],
             "changes": self.changes(row, task),
@@ -158,7 +160,7 @@ class Rows:
         """The row's method from its trained parts. What fails here blocks the cell."""
         runs = self.runs_of(row, task)
         parts = {part: runs.stage(run) for part, run in self.table.parts(row, task).items()}
-        return build_method(row.method, self.rate(row), parts, self.settings(row)).eval()
+        return build_method(row.method, self.rate(row, task), parts, self.settings(row)).eval()
 
     def check(self, row: Row) -> None:
         """Raises UserError on a setting that a stage or the method refuses, before anything is trained."""
@@ -171,14 +173,17 @@ class Rows:
             rule = self.rule(row, task)
             if unknown := [name for name in rule["metrics"].values() if name not in METRICS]:
                 raise UserError(f"unknown metric {unknown[0]}" + nearest(unknown[0], METRICS))
-            degradation_of(rule, task, self.rate(row))
-        wanted = {(self.runs_of(row, task), *self.table.parts(row, task).items()) for task in found}
-        for runs, *parts in wanted:
+            degradation_of(rule, task, self.rate(row, task))
+        wanted = {
+            (self.runs_of(row, task), self.rate(row, task), *self.table.parts(row, task).items())
+            for task in found
+        }
+        for runs, rate, *parts in wanted:
             for _, run in parts:
                 runs.check(run)
             try:
                 built = {part: count_parameters(self.config, run)[1] for part, run in parts}
-                build_method(row.method, self.rate(row), built, self.settings(row))
+                build_method(row.method, rate, built, self.settings(row))
             except UserError:
                 raise
             except Exception as error:  # a method of one's own may raise anything
@@ -195,8 +200,8 @@ class Rows:
         store, _ = self.test_set(row, task)
         rule, average = self.rule(row, task), self.config["datasets"][task.dataset]["average"]
         data = PairDataModule(
-            degradation_of(rule, task, self.rate(row)),
-            rate=self.rate(row),
+            degradation_of(rule, task, self.rate(row, task)),
+            rate=self.rate(row, task),
             seed=self.config["seed"],
             batch=self.config["data"]["test_batch"],
             test=store,
@@ -242,6 +247,7 @@ class Rows:
             "files_used": len(scores.files),
             "average": average,
             **found._asdict(),
+            "measured": sorted(scores.measured),
             "files": {id_: {**scores.files[id_], "group": groups[id_]} for id_ in sorted(scores.files)},
             "seconds": round(seconds, 3),
             "real_time_factor": round(seconds / max(scores.audio_seconds, 1e-9), 4),

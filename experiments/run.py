@@ -65,6 +65,19 @@ def chosen_rows(table: Table, systems: list[str] | None) -> list[Row]:
     return rows
 
 
+def with_weights(table: Table, rows: list[Row], config: dict) -> list[Row]:
+    """The rows but those of released weights that nobody has named a file of; these are said."""
+    kept = []
+    for row in rows:
+        runs = [config["runs"][run] | {"name": run} for run in {*row.parts.values(), *row.runs.values()}]
+        lacking = sorted(run["name"] for run in runs if "released" in run and run["released"] is None)
+        if lacking:
+            report(f"{row.system}: left out, since its weights are its authors': set released.{lacking[0]}")
+        else:
+            kept.append(row)
+    return kept
+
+
 def train_runs(tester, rows: list[Row]) -> dict[tuple, str]:
     """Trains what is not finished. Returns why each run that is missing is so."""
     from callbacks.checkpoints import OutOfTime
@@ -127,7 +140,8 @@ def test_rows(tester, rows: list[Row], missing: Mapping[tuple, str]) -> dict[tup
                 if task.dataset is None:
                     tester.count(row, task, tester.folder(row, task))
                     continue
-                if built != (wanted := (row.system, tester.runs_of(row, task), table.parts(row, task))):
+                wanted = row.system, tester.runs_of(row, task), table.parts(row, task), tester.rate(row, task)
+                if built != wanted:
                     built, method = wanted, tester.method(row, task)
                 tester.test(row, method, task, tester.folder(row, task), bar, progress)
             except UserError as error:
@@ -230,6 +244,8 @@ def run(args: argparse.Namespace) -> int:
     config = configure(args.paper, args.preset, args.overrides, guest=guest, corpus=corpus)
     changed = changes(config, configure(args.paper, args.preset, guest=guest, corpus=corpus))
     config |= {"preset": args.preset, "changes": changed, "corpus": args.corpus}
+    if not args.row:
+        rows = with_weights(table, rows, config)
     if args.protocol not in config["protocols"]:
         raise UserError(f"unknown protocol {args.protocol}" + nearest(args.protocol, config["protocols"]))
     if config["trainer"]["devices"] != 1 or config["trainer"]["num_nodes"] != 1:

@@ -181,6 +181,9 @@ class Runs:
         """Raises UserError on numbers that do not fit together, before anything is trained."""
         for other in self.needs(name):
             run = self.config["runs"][other]
+            if "released" in run:
+                self.released(other)
+                continue
             degradation(**run["data"]["degradation"])
             find_stage(run["stage"]).check_precision(str(self.config["trainer"]["precision"]))
             mixture, mixtures = run["data"]["mixture"], self.config["mixtures"]
@@ -190,6 +193,15 @@ class Runs:
                 raise UserError(f"mixtures.{mixture} needs a part with a weight above 0.")
             if run["training"]["steps"] % run["training"]["check_every"]:
                 raise UserError(f"runs.{other}.training.steps must be a multiple of its check_every.")
+
+    def released(self, name: str) -> Path:
+        """The file of its authors that a run is converted from, not trained. Raises UserError without it."""
+        path = self.config["runs"][name]["released"]
+        if path is None:
+            raise UserError(f"{name} is its authors' weights: set released.{name} to their file.")
+        if not Path(path).expanduser().is_file():
+            raise UserError(f"released.{name}={path}: no such file.")
+        return Path(path).expanduser()
 
     def options(self, name: str) -> dict:
         """Of the stage, resolved."""
@@ -216,6 +228,7 @@ class Runs:
             steps=run["training"]["check_every"],
             pool=run["data"]["pool"],
             held_out=held_out.spread(data["held_out_files"]),
+            held_out_windows=run["data"].get("held_out_windows"),
             loaders=data["loaders"],
         )
 
@@ -224,13 +237,26 @@ class Runs:
     def identity(self, name: str) -> dict:
         """All that the weights follow from: not devices, paths or loggers."""
         run = self.config["runs"][name]
+        stage = find_stage(run["stage"])
+        if "released" in run:
+            rate = self.config["data"]["rate"] if issubclass(stage, SuperResolver) else None
+            empty = {"weights": {}, "optimizer": {}, "training": {}, "uses": {}, "start": None, "seed": 0}
+            return {
+                **empty,
+                "stage": run["stage"],
+                "source": None,
+                "versions": [stage.version],
+                "options": self.options(name),
+                "data": {"rate": rate},
+                "released": file_hash(self.released(name)),
+            }
         mixture = Mixture(self.parts(name, "train")).fingerprint
         uses = {part: identity_hash(self.identity(other)) for part, other in run["uses"].items()}
         start = identity_hash(self.identity(run["start"])) if run["start"] else None
         data = {"rate": self.config["data"]["rate"], **run["data"], "mixture": mixture}
         own = {key: run[key] for key in ("stage", "weights", "optimizer", "training")}
         own |= {"source": own_source(run["stage"])}
-        own |= {"versions": [find_stage(run["stage"]).version, versions.DEGRADATIONS]}
+        own |= {"versions": [stage.version, versions.DEGRADATIONS]}
         return {
             **own,
             "options": self.options(name),
@@ -253,7 +279,8 @@ class Runs:
             if stage is None:
                 busy = f"run {name} {folder.name}: another process trains it, waiting"
                 with alone(folder, busy, self.report, self.until):  # which may have finished it then
-                    stage = self.finished(name, folder) or self.train(name, folder)
+                    make = self.convert if "released" in self.config["runs"][name] else self.train
+                    stage = self.finished(name, folder) or make(name, folder)
             # The weights stay; optimiser states are three times their size.
             (folder / "last.ckpt").unlink(missing_ok=True)
             self._stages[name] = stage.eval().requires_grad_(False)
@@ -275,6 +302,28 @@ class Runs:
         used = {part: self.stage(other) for part, other in run["uses"].items()}
         return build_stage(run, self.config["seed"], self.config["data"]["rate"], used)
 
+    def convert(self, name: str, folder: Path) -> Stage:
+        """Brings released weights into a run of ours, which then is used like a trained one.
+
+        Raises UserError where the file does not hold this stage, to the last name and shape.
+        """
+        path, started = self.released(name), time.perf_counter()
+        stage = self.untrained(name)
+        try:
+            stage.network.load_state_dict(type(stage).converted(path))
+        except RuntimeError as error:
+            raise UserError(f"{path} does not fit {name}: {str(error).splitlines()[-1].strip()}") from None
+        self.report(f"run {name} {folder.name}: converted from {path}")
+        self.begin(folder)
+        self.keep(name, folder, stage, {}, time.perf_counter() - started)
+        return stage
+
+    def begin(self, folder: Path) -> None:
+        """Writes the resolved configuration of what is to follow."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "config.yaml") as partial:
+            OmegaConf.save(OmegaConf.create(dict(self.config)), partial)
+
     def check_time(self, otherwise: str) -> None:
         """Raises OutOfTime, which says what is `otherwise`, where `trainer.max_time` is over."""
         if self.until is not None and time.monotonic() >= self.until:
@@ -295,9 +344,7 @@ class Runs:
         parts = self.parts(name, "train").items()
         told = ", ".join(f"{part} {store.hours:.2f} h, weight {weight}" for part, (store, weight) in parts)
         self.report(f"run {name} {folder.name}: trains on {told}")
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "config.yaml") as partial:
-            OmegaConf.save(OmegaConf.create(dict(self.config)), partial)
+        self.begin(folder)
         epochs = training["steps"] // training["check_every"]
         checkpoint = folder / "last.ckpt"
         keeper = Checkpoints(checkpoint, self.config["trainer"]["save_every"], self.until)
@@ -342,11 +389,17 @@ class Runs:
             measures["start"] = self.held_out(self.stage(start), data)["held_out/model"]
         if not all(value == value and abs(value) < float("inf") for value in measures.values()):
             raise UserError(f"run {name} diverged ({measures}): lower runs.{name}.optimizer.lr.")
+        draw_curves(folder, f"{self.paper} {name} {folder.name}")
+        self.keep(name, folder, stage, measures, seconds)
+        told = ", ".join(f"{kind} {value:.4g}" for kind, value in measures.items())
+        self.report(f"run {name} {folder.name}: held-out error {told}")
+
+    def keep(self, name: str, folder: Path, stage: Stage, measures: Mapping, seconds: float) -> None:
+        """Writes weights and record: then the run is finished."""
         stage_name = f"{type(stage).__module__}.{type(stage).__name__}"
         weights = {key: tensor.contiguous() for key, tensor in stage.state_dict().items()}
         with replacing(folder / "weights.safetensors") as partial:
             save_file(weights, partial, {"stage": stage_name, "run": folder.name})
-        draw_curves(folder, f"{self.paper} {name} {folder.name}")
         parameters = sum(p.numel() for p in stage.network.parameters())
         record = {
             "kind": "run",
@@ -363,8 +416,6 @@ class Runs:
         }
         write_json(folder / "record.json", record)
         write_page(folder)
-        told = ", ".join(f"{kind} {value:.4g}" for kind, value in measures.items())
-        self.report(f"run {name} {folder.name}: held-out error {told}")
 
     def held_out(self, stage: Stage, data: PairDataModule) -> dict[str, float]:
         options = trainer_options(self.config) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}

@@ -89,7 +89,8 @@ def check_score(folder: Path, record: Mapping) -> tuple[list[str], str]:
         wrong.append("no recordings were saved (pictures=0), so nothing can be scored again")
     for id_ in ids:
         try:
-            wrong += drifts(id_, scored_again(folder, id_, record["identity"]), files[id_])
+            recorded = {m: v for m, v in files[id_].items() if m not in record.get("measured", ())}
+            wrong += drifts(id_, scored_again(folder, id_, record["identity"]), recorded)
         except UserError as error:
             wrong.append(str(error))
     return wrong, f"{len(ids)} of {len(files)} files scored again"

@@ -22,6 +22,7 @@ METHODS = {
     "king_audiounet": "audioedsr:AudioUNet",
     "audiounetgan": "audioedsr:AudioUNetGAN",
     "linear_equaliser": "audioedsr:LinearEqualiser",
+    "qista": "qista:QistaNetAudio",
     "audiosr": "audiosr:AudioSR",
     "gt_mel": "audiosr:GTMel",
 }

@@ -1,6 +1,7 @@
 """What learns: a stage is a part of a method that is trained alone, by named losses with weights."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import lightning
 import numpy as np
@@ -51,6 +52,14 @@ class Stage(lightning.LightningModule):
     def resolved(cls, options: Mapping) -> dict:
         """`options` with all that they leave open filled in, and nothing that training does not see."""
         return dict(options)
+
+    @classmethod
+    def converted(cls, path: Path) -> dict[str, Tensor]:
+        """The state of `network` from a file of weights that its authors released, every name accounted for.
+
+        Raises UserError where the file is none.
+        """
+        raise UserError(f"{cls.__name__} knows no released weights.")
 
     @property
     def network(self) -> nn.Module:

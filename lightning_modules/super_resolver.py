@@ -70,6 +70,10 @@ class SuperResolver(lightning.LightningModule):
         """
         raise NotImplementedError
 
+    def measured(self, pair: Pair) -> dict[str, Tensor]:
+        """Scores [B] by name of what no waveform shows, such as a spectrum on its way to one."""
+        return {}
+
     # What a method may wrap -------------------------------------------------------------------------------
 
     def survey(

@@ -9,6 +9,7 @@ import soundfile
 from scipy.signal import welch
 
 from datamodules import demo_corpus
+from datamodules.corpora import select
 from datamodules.demo_corpus import PARTS, RATE, is_demo, pulses, render, shaped, write_demo_corpus
 
 
@@ -28,7 +29,7 @@ def audio(root: Path, part: str) -> list[Path]:
 
 
 def test_layouts(root):
-    assert [len(audio(root, part)) for part in PARTS] == [32, 48, 24, 30, 12]
+    assert [len(audio(root, part)) for part in PARTS] == [32, 48, 24, 30, 12, 38]
     vctk = root / "VCTK-Corpus-0.92/wav48_silence_trimmed"
     assert {path.name: len(list(path.glob(f"{path.name}_???_mic1.flac"))) for path in vctk.iterdir()} == {
         **dict.fromkeys(("p225", "p226", "p227", "p228", "p347", "p351"), 4),
@@ -38,6 +39,25 @@ def test_layouts(root):
     assert not list(root.rglob("*/*.part"))
 
 
+def test_voicebank_is_divided_as_the_official_one(root):
+    found = {split: select(root, split, "voicebank") for split in ("train", "validation", "test")}
+    speakers = {split: sorted({item.group for item in part.items}) for split, part in found.items()}
+    assert speakers == {
+        "train": ["p230", "p231", "p233", "p236"],
+        "validation": ["p226"],
+        "test": ["p232", "p257"],
+    }
+    assert [len(part.items) for part in found.values()] == [24, 6, 8]
+    assert all(part.stand_in for part in found.values())
+    assert found["validation"].items[0].path == root / "VoiceBank/clean_trainset_28spk_wav/p226_001.wav"
+
+
+def test_what_is_added_comes_last():
+    """An item's place is part of its seed: the files before it keep their samples."""
+    folders = [item.path.split("/")[0] for item in demo_corpus.plan(0)]
+    assert list(dict.fromkeys(folders)) == list(PARTS)
+
+
 def test_formats_and_lengths(root):
     spans = {
         "VCTK-Corpus-0.92": (2.5, 4),
@@ -45,6 +65,7 @@ def test_formats_and_lengths(root):
         "music": (5, 6),
         "effects": (2, 5),
         "ESC-50": (5, 5),
+        "VoiceBank": (2.5, 4),
     }
     for part, (least, most) in spans.items():
         for path in audio(root, part):
@@ -99,7 +120,7 @@ def test_voiced_frames_are_harmonic(root):
         assert np.median(peak) > 0.5, path
 
 
-@pytest.mark.parametrize("index", [0, 32, 80, 84, 88, 96, 100, 104, 134])
+@pytest.mark.parametrize("index", [0, 32, 80, 84, 88, 96, 100, 104, 134, 146])
 def test_a_seed_names_a_file(index):
     assert np.array_equal(draw(index), draw(index))
     assert not np.array_equal(draw(index)[:4800], draw(index, seed=1)[:4800])
@@ -107,10 +128,10 @@ def test_a_seed_names_a_file(index):
 
 def test_the_bytes_do_not_depend_on_the_workers(root, tmp_path):
     with_one = tmp_path / "one"
-    for index in range(0, 146, 18):
+    for index in range(0, 184, 18):
         demo_corpus.write(with_one, 0, index)
     paths = [path.relative_to(with_one) for path in with_one.rglob("*.*") if path.is_file()]
-    assert len(paths) == 9
+    assert len(paths) == 11
     for path in paths:
         assert (with_one / path).read_bytes() == (root / path).read_bytes()
 

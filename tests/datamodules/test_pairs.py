@@ -67,6 +67,17 @@ def test_a_window_follows_from_seed_and_number():
     assert [item[1:] for item in forwards] != [windows(seed=1)[k][1:] for k in range(20)]
 
 
+def test_where_a_training_window_lies_does_not_change():
+    """Or runs that are resumed would go on with other windows."""
+    ours = windows()
+    for k in range(20):
+        rng = np.random.default_rng(item_seed(0, "window", k))
+        store, row, start = ours.mixture.draw(rng, WINDOW)
+        window, _, id_, seed = ours[k]
+        assert (id_, seed) == (store.ids[row], item_seed(0, "train", k))
+        np.testing.assert_array_equal(window, cut(store.waves[row], start, WINDOW, 64))
+
+
 def test_windows_are_pieces_of_their_recording():
     recordings = dict(zip(SPEECH.ids + MUSIC.ids, SPEECH.waves + MUSIC.waves, strict=True))
     for k in range(50):
@@ -218,6 +229,36 @@ def test_held_out_pairs_are_the_middles_of_recordings():
     start = (9000 - WINDOW) // 2
     np.testing.assert_array_equal(pair.high.wave[0, 0], SPEECH.waves[0][start : start + WINDOW])
     np.testing.assert_array_equal(pair.high.wave[1, 0, :1500], SPEECH.waves[1])
+
+
+def test_held_out_windows_follow_from_seed_and_number():
+    few, many = data("none", held_out_windows=5), data("none", held_out_windows=400, batch=3)
+    alike = {"train": None, "steps": 1, "pool": 2}  # what is trained on has no say
+    first, again = (
+        pairs(module, module.val_dataloader()) for module in (few, data("none", held_out_windows=5, **alike))
+    )
+    assert [len(pair.ids) for pair in first] == [2, 2, 1]
+    for ours, theirs in zip(first, again, strict=True):
+        same(ours, theirs)
+    drawn = pairs(many, many.val_dataloader())
+    assert [seed for pair in drawn for seed in pair.seeds.tolist()] == [
+        item_seed(0, "validation", k) for k in range(400)
+    ]
+    np.testing.assert_array_equal(drawn[0].high.wave[:2], first[0].high.wave)
+    ids = [id_ for pair in drawn for id_ in pair.ids]
+    for id_, length in zip(SPEECH.ids, SPEECH.lengths, strict=True):
+        assert ids.count(id_) / 400 == pytest.approx(length / SPEECH.lengths.sum(), abs=0.08)
+
+
+def test_held_out_windows_lie_elsewhere_than_those_of_training_and_of_another_seed():
+    speech = Mixture({"speech": (SPEECH, 1)})
+    options = {"mixture": speech, "length": WINDOW, "margin": 0}
+    train, held_out, other = (
+        [Windows(**options, seed=seed, split=split)[k][0] for k in range(20)]
+        for seed, split in [(0, "train"), (0, "validation"), (1, "validation")]
+    )
+    for theirs in (train, other):
+        assert sum(np.array_equal(a, b) for a, b in zip(held_out, theirs, strict=True)) < 10
 
 
 def test_splits_and_runs_have_their_own_seeds():

@@ -311,5 +311,19 @@ def test_a_resampling_is_part_of_what_a_store_is(items, tmp_path):
     assert kept.lengths.tolist() == causal.lengths.tolist()
     odd = RESAMPLERS["butterworth"](np.ones(44_100, np.float32), 44_100, 12_000)
     assert (odd.shape, odd.dtype) == ((12_000,), np.float32)
-    with pytest.raises(UserError, match="unknown resampling linear: one of soxr, butterworth"):
+    with pytest.raises(UserError, match="unknown resampling linear: one of soxr, butterworth, none"):
         prepare(items[:1], 12_000, tmp_path / "stores", "some", resampling="linear")
+
+
+def test_what_is_not_to_be_resampled_is_kept_or_left_out_by_its_rate(items, tmp_path):
+    other = write(tmp_path / "other.wav", noise(44_100), 44_100)
+    store = prepare((*items[:2], other), RATE, tmp_path / "stores", "some", resampling="none")
+    assert store.ids == ["a00", "b01"]
+    for i, wave in enumerate(store.waves):
+        np.testing.assert_array_equal(wave, noise(RATE // 2 + 100 * i, i))
+    told = "at 44,100 Hz, not 16,000, and is not to be resampled: set data.rate to its rate"
+    assert store.left_out == {"other": told}
+    assert store.fingerprint == prepare(items[:2], RATE, tmp_path / "stores", "some").fingerprint
+    with pytest.raises(UserError, match=rf"none of its 1 files can be used: other: {told}\."):
+        prepare((other,), RATE, tmp_path / "stores", "one", resampling="none")
+    assert prepare((other,), 44_100, tmp_path / "stores", "one", resampling="none").ids == ["other"]
