@@ -13,7 +13,7 @@ were dropped. The true operator is Y[k] = X[k] + X[k + 128]: `operator: folding`
 
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from lightning_modules.stage import Stage
-from lightning_modules.super_resolver import SuperResolver, raise_rate
+from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
-from signals.types import Pair, Signal, valid
+from signals.types import Pair, Recording, valid
 
 BINS = 256  # n: of a frame of the full-band signal; m = n / 2 of the input
 EPSILON = 0.1  # of the weighted threshold
@@ -35,27 +35,24 @@ FRAMES_AT_ONCE = 64  # what all layers make of them stays in a CPU's cache
 # Frames ---------------------------------------------------------------------------------------------------
 
 
-def analyse(wave: Tensor, size: int, ends: bool = True) -> Tensor:
+def analyse(wave: Tensor, size: int) -> Tensor:
     """[B, T] -> spectra of frames of `size` samples, half overlapping: complex [B, N, size], all bins.
 
     A Hann window (periodic), divided by its sum: scipy.signal.stft with boundary=None. The end is filled with
-    zeros to a whole frame. ends: half a frame of zeros before and after, so that every sample is in two
-    frames; the authors have none.
+    zeros to a whole frame.
     """
     hop = size // 2
     missing = max(size - wave.shape[-1], -(wave.shape[-1] - size) % hop)
-    margin = hop if ends else 0
     window = torch.hann_window(size, dtype=wave.dtype, device=wave.device)
-    frames = pad(wave, (margin, missing + margin)).unfold(-1, size, hop)
+    frames = pad(wave, (0, missing)).unfold(-1, size, hop)
     return torch.fft.fft(frames * window) / window.sum()
 
 
-def synthesise(spectra: Tensor, ends: bool = True) -> Tensor:
+def synthesise(spectra: Tensor) -> Tensor:
     """The inverse of `analyse`: complex [B, N, size] -> complex [B, T], zeros that filled the end included.
 
-    Overlapping frames are windowed again and divided by the sum of the squared windows. Without `ends` this
-    sum is nearly zero at the first and last samples, which magnifies whatever is there: the authors leave 16
-    samples at each end out of their scores.
+    Overlapping frames are windowed again and divided by the sum of the squared windows. In the first and last
+    half frame that is one window's, nearly zero at the ends, which magnifies whatever is there.
     """
     size = spectra.shape[-1]
     hop = size // 2
@@ -67,8 +64,7 @@ def synthesise(spectra: Tensor, ends: bool = True) -> Tensor:
         return (pad(first, (0, 0, 0, 1)) + pad(second, (0, 0, 1, 0))).flatten(1)
 
     weight = overlapped(window.square().expand(1, *frames.shape[1:]))
-    wave = overlapped(frames) / torch.where(weight > 1e-10, weight, 1)
-    return wave[:, hop:-hop] if ends else wave
+    return overlapped(frames) / torch.where(weight > 1e-10, weight, 1)
 
 
 def image(spectra: Tensor) -> Tensor:
@@ -284,7 +280,7 @@ def frames_of(pair: Pair) -> tuple[Tensor, Tensor]:
             f"QISTA-Net doubles the rate, it cannot learn {pair.low.rate} to {pair.high.rate} Hz."
         )
     given, wanted = pair.low.wave[:, 0], pair.high.wave[:, 0]
-    Y, X = analyse(given, BINS // 2, ends=False), analyse(wanted, BINS, ends=False)
+    Y, X = analyse(given, BINS // 2), analyse(wanted, BINS)
     return Y.flatten(0, 1), X.flatten(0, 1)
 
 
@@ -413,14 +409,15 @@ class Recovered(NamedTuple):
 class QistaNetAudio(SuperResolver):
     """The magnitude of one network with the phase of the other, 2x.
 
-    magnitude: `m`, `n`, or `reference`, the true one. phase: `n` or `reference`. (The reference's make it an oracle.)
-    hermitian: the spectrum is made that of a real signal, which the authors do not do. consistent: samples
-    that were given are kept as they are, which the authors do not do. ends: see `analyse`; the authors' is
-    false. Levels are never changed: the thresholds are absolute, so a loud recording suffers.
-    Raises UserError on a network that is missing.
+    magnitude: `m`, `n`, or `reference`, which makes it an oracle. phase: `n` or `reference`. hermitian: the
+    spectrum is made that of a real signal. consistent: samples that were given are kept as they are. ends:
+    half a frame more is read on each side, so that every sample is in two frames. The authors do none of the
+    three, and leave 16 samples at each end out of their scores. Levels are never changed: the thresholds are
+    absolute, so a loud recording suffers. Raises UserError on a network that is missing.
     """
 
     upsample = "none"
+    window, overlap = 2**19, BINS  # samples, on the grid of the frames: windows are what the whole would be
 
     def __init__(
         self,
@@ -435,7 +432,7 @@ class QistaNetAudio(SuperResolver):
     ):
         super().__init__(rate)
         if magnitude not in ("m", "n", "reference") or phase not in ("n", "reference"):
-            raise UserError(f"magnitude={magnitude}, phase={phase}: m, n or true, and n or true.")
+            raise UserError(f"magnitude={magnitude}, phase={phase}: m, n or reference, and n or reference.")
         for name, network in (("n", n), ("m", m)):
             if name in (magnitude, phase) and network is None:
                 raise UserError(f"magnitude={magnitude}, phase={phase} needs QISTA-Net-{name}.")
@@ -443,7 +440,8 @@ class QistaNetAudio(SuperResolver):
             raise UserError(f"QISTA-Net doubles the rate, and {rate} Hz is odd.")
         self.n, self.m = n, m
         self.magnitude, self.phase = magnitude, phase
-        self.hermitian, self.consistent, self.ends = hermitian, consistent, ends
+        self.hermitian, self.consistent = hermitian, consistent
+        self.margin = BINS // 2 if ends else 0
         self.oracle = "reference" in (magnitude, phase)
 
     @classmethod
@@ -451,53 +449,68 @@ class QistaNetAudio(SuperResolver):
         """Without `variant`, which the networks are trained by."""
         return {name: value for name, value in settings.items() if name != "variant"}
 
+    def windows(
+        self,
+        low: Recording,
+        firsts: Sequence[int],
+        count: int,
+        whole: Mapping[str, Tensor],
+        seeds: Tensor,
+        reference: Recording | None,
+    ) -> Tensor:
+        """What comes at another rate than half of `rate` is first brought there."""
+        halved, half = self.raised(low, self.rate // 2), -(-count // 2)
+        given = torch.cat([halved.read(first // 2, half) for first in firsts])
+        wave = self.estimate(*self.read(halved, reference, firsts, half)).real[:, None, :count]
+        if self.consistent:
+            wave[..., ::2] = given
+        return wave
+
+    def read(
+        self, halved: Recording, reference: Recording | None, firsts: Sequence[int], half: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """`half` samples of the input and twice as many of the reference, with margins: [B, T], [B, 2T]."""
+        margin = self.margin
+        given = [halved.read((first - margin) // 2, half + margin) for first in firsts]
+        wanted = (
+            [reference.read(first - margin, 2 * (half + margin)) for first in firsts] if reference else None
+        )
+        return torch.cat(given)[:, 0], torch.cat(wanted)[:, 0] if wanted else None
+
     def recovered(self, given: Tensor, reference: Tensor | None) -> Recovered:
         """given: [B, T] at half the rate. reference: [B, 2T], for oracles."""
-        Y = analyse(given, BINS // 2, self.ends)
-        shape = (*Y.shape[:-1], BINS)
-        X = analyse(reference, BINS, self.ends) if self.oracle else None
+        Y = analyse(given, BINS // 2)
+        X = analyse(reference, BINS) if self.oracle else None
         by_n = None
         if "n" in (self.magnitude, self.phase):
-            by_n = torch.view_as_complex(self.n.net(image(Y.flatten(0, 1))).mT.contiguous()).view(shape)
-        magnitude = {
-            "m": lambda: self.m.net(Y.abs()),
-            "n": lambda: by_n.abs(),
-            "reference": lambda: X.abs(),
-        }[self.magnitude]()
-        spectrum = (
-            torch.polar(torch.ones_like(magnitude), (by_n if self.phase == "n" else X).angle()) * magnitude
-        )
+            rows = self.n.net(image(Y.flatten(0, 1))).unflatten(0, Y.shape[:2])
+            by_n = torch.complex(*rows.unbind(-2))
+        sources = {"m": lambda: self.m.net(Y.abs()), "n": lambda: by_n.abs(), "reference": lambda: X.abs()}
+        magnitude = sources[self.magnitude]()
+        phase = (by_n if self.phase == "n" else X).angle()
+        spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
         if self.hermitian:
             spectrum = (spectrum + spectrum.flip(-1).roll(1, -1).conj()) / 2
         return Recovered(None if self.magnitude == "reference" else magnitude, spectrum)
 
-    def resolve(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor | None) -> Tensor:
-        """What comes at another rate than half of `rate` is first brought there."""
-        given = raise_rate(low, self.rate // 2, "polyphase").wave[:, 0]
-        length = -(-low.wave.shape[-1] * self.rate // low.rate)
-        wave = self.estimate(given, reference).real[:, :length]
-        if self.consistent:
-            wave[:, ::2] = given[:, : -(-length // 2)]
-        return wave[:, None]
-
     def estimate(self, given: Tensor, reference: Tensor | None) -> Tensor:
-        """[B, T] at half the rate -> complex [B, 2T]."""
-        if reference is not None:
-            reference = pad(reference[:, 0], (0, 2 * given.shape[-1] - reference.shape[-1]))
-        return synthesise(self.recovered(given, reference).spectrum, self.ends)[:, : 2 * given.shape[-1]]
+        """[B, T] at half the rate, with margins -> complex [B, 2T] without."""
+        return self.cropped(synthesise(self.recovered(given, reference).spectrum), 2 * given.shape[-1])
+
+    def cropped(self, wave: Tensor, samples: int) -> Tensor:
+        return wave[:, self.margin : samples - self.margin]
 
     def measured(self, pair: Pair) -> dict[str, Tensor]:
         """What no waveform shows: `magnitude_SNR` of what the networks recovered (Section 4.4), in dB, and
         `SNR_authors`, see `authors_snr`.
         """
-        given = raise_rate(pair.low, self.rate // 2, "polyphase").wave[:, 0]
-        wanted = pad(pair.high.wave[:, 0], (0, max(0, 2 * given.shape[-1] - pair.high.wave.shape[-1])))
-        wanted = wanted[:, : 2 * given.shape[-1]]
-        magnitude, spectrum = self.recovered(given, wanted if self.oracle else None)
-        estimate = synthesise(spectrum, self.ends)[:, : wanted.shape[-1]]
-        scores = {"SNR_authors": authors_snr(estimate, wanted, pair.high.lengths)}
+        low, high = (Recording.of(signal.wave, signal.rate) for signal in (pair.low, pair.high))
+        given, wanted = self.read(self.raised(low, self.rate // 2), high, [0], -(-high.samples // 2))
+        magnitude, spectrum = self.recovered(given, wanted)
+        estimate = self.cropped(synthesise(spectrum), wanted.shape[-1])[:, : high.samples]
+        scores = {"SNR_authors": authors_snr(estimate, pair.high.wave[:, 0], pair.high.lengths)}
         if magnitude is not None:
-            X = analyse(wanted, BINS, self.ends).abs()
+            X = analyse(wanted, BINS).abs()
             error = (X - magnitude).double().square().sum((1, 2))
             scores["magnitude_SNR"] = 10 * (X.double().square().sum((1, 2)) / error).log10()
         return scores

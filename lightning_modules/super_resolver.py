@@ -105,27 +105,32 @@ class SuperResolver(lightning.LightningModule):
         referred = torch.cat([reference.read(first, count) for first in firsts]) if reference else None
         return self.resolve(given, whole.get("cutoff"), seeds, referred)
 
-    def raised(self, low: Recording) -> Recording:
-        """`low` at `rate`: a stretch of it is equal to the same of the whole brought there."""
-        if low.rate == self.rate:
+    def raised(self, low: Recording, rate: int | None = None) -> Recording:
+        """`low` at `rate` (None: its own): a stretch of it is equal to the same of the whole brought there.
+
+        By `upsample`, or the polyphase filter where that is `none`.
+        """
+        rate = rate or self.rate
+        upsample = "polyphase" if self.upsample == "none" else self.upsample
+        if low.rate == rate:
             return low
-        shared = gcd(self.rate, low.rate)
-        up, down = self.rate // shared, low.rate // shared
-        margin = 0 if self.upsample == "fft" else -(-REACH * max(1, low.rate // self.rate + 1) // down)
+        shared = gcd(rate, low.rate)
+        up, down = rate // shared, low.rate // shared
+        margin = 0 if upsample == "fft" else -(-REACH * max(1, low.rate // rate + 1) // down)
 
         def read(first: int, count: int) -> Tensor:
             start = first // up  # of the grid of samples that both rates have
             size = (-(-(first - start * up + count) // up) + 2 * margin) * down
             begin = (start - margin) * down
             wave = low.read(begin, size)
-            if self.upsample in HELD and low.rate < self.rate:
+            if upsample in HELD and low.rate < rate:
                 before, after = max(0, -begin), max(0, begin + size - low.samples)
                 wave = pad(wave[..., before : size - after], (before, after), mode="replicate")
-            wave = raise_rate(Signal.of(wave, low.rate), self.rate, self.upsample).wave
+            wave = raise_rate(Signal.of(wave, low.rate), rate, upsample).wave
             skipped = first + (margin - start) * up
             return wave[..., skipped : skipped + count]
 
-        return Recording(read, resampled_length(low.samples, low.rate, self.rate), self.rate)
+        return Recording(read, resampled_length(low.samples, low.rate, rate), rate)
 
     # Whole recordings -------------------------------------------------------------------------------------
 
