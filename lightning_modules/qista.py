@@ -80,6 +80,18 @@ def folding() -> Tensor:
     return torch.eye(BINS // 2).repeat(1, 2)
 
 
+def interpolation() -> Tensor:
+    """B [n, m] of band-limited interpolation: each bin of the input in its place around 0 Hz, no images.
+
+    Where B begins to learn, and A as `folding`; the paper is silent. From drawn weights QISTA-Net-m shrinks
+    everything to nothing before B has learnt its place, and what is nothing has no gradient.
+    """
+    half = BINS // 4
+    B = torch.zeros(BINS, BINS // 2)
+    B[:half, :half] = B[-half:, -half:] = torch.eye(half)
+    return B
+
+
 def even_bins() -> Tensor:
     """A [m, n] as printed and coded: a 1 in every second column, so the even bins are kept."""
     return torch.eye(BINS)[::2]
@@ -173,9 +185,9 @@ class NetworkN(nn.Module):
     def __init__(self, phases: int = 9, channels: int = 32, q: float = 0.5, operator: str = "learned"):
         super().__init__()
         self.q = q
-        self.B = nn.Parameter(nn.init.xavier_normal_(torch.empty(BINS, BINS // 2)))
+        self.B = nn.Parameter(interpolation())
         if operator == "learned":
-            self.A = nn.Parameter(nn.init.xavier_normal_(torch.empty(BINS // 2, BINS)))
+            self.A = nn.Parameter(folding())
         else:
             self.register_buffer("A", operator_named(operator), persistent=False)
         self.phases = nn.ModuleList(Phase(channels) for _ in range(phases))
@@ -207,7 +219,7 @@ class NetworkM(nn.Module):
         if operator == "learned":
             raise UserError("QISTA-Net-m's operator is fixed: even_bins or folding.")
         self.q = q
-        self.B = nn.Parameter(nn.init.xavier_normal_(torch.empty(BINS, BINS // 2)))
+        self.B = nn.Parameter(interpolation())
         self.register_buffer("A", operator_named(operator), persistent=False)
         self.beta = nn.Parameter(torch.full((phases,), 0.1))
         self.lambda_ = nn.Parameter(torch.full((phases,), 1e-5))
