@@ -30,6 +30,13 @@ from signals.types import Pair, Signal
 # The network ----------------------------------------------------------------------------------------------
 
 
+def without_biases(network: nn.Module) -> None:
+    """Sets all biases to zero: beside PyTorch's own, speech is so quiet that no activation would bend it."""
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
 class Raise(nn.Module):
     """[B, C, T] -> [B, C, factor * T], linear between the samples, each of which stays where it is in time.
 
@@ -97,9 +104,10 @@ class MfNet(nn.Module):
     """[B, 1, T] at the full rate -> the same: what parallel scales add to their input.
 
     Scale s has 1 / s of the rate and its number of `channels`. The scales exchange all they have in every one
-    of `blocks` and meet at the full rate in the last. The last convolution begins as zero, so that an
-    untrained network is the identity. As given it has 5,308,241 parameters, about a tenth of an audio U-Net's
-    56.4 million. Raises UserError on scales that do not divide each other.
+    of `blocks` and meet at the full rate in the last. All that is added to something is first multiplied by
+    `residual_scale`. Biases begin as zero, and so does the last convolution: an untrained network is the
+    identity. As given it has 5,308,241 parameters, about a tenth of an audio U-Net's 56.4 million. Raises
+    UserError on scales that do not divide each other.
     """
 
     def __init__(
@@ -108,7 +116,7 @@ class MfNet(nn.Module):
         channels: Sequence[int] = (16, 32, 64, 128),
         blocks: int = 10,
         kernel: int = 9,
-        residual_scale: float = 0.1,
+        residual_scale: float = 0.2,
     ):
         super().__init__()
         rising = all(low < high and high % low == 0 for low, high in pairwise(scales))
@@ -128,13 +136,14 @@ class MfNet(nn.Module):
             )
         )
         self.tail = conv(channels[0], 1, kernel)
-        for parameter in self.tail.parameters():
-            nn.init.zeros_(parameter)
+        self.residual_scale = residual_scale
+        without_biases(self)
+        nn.init.zeros_(self.tail.weight)
 
     def forward(self, wave: Tensor) -> Tensor:
         x = pad(wave, (0, -wave.shape[-1] % self.grid))
         (x,) = self.blocks([head(x) for head in self.heads])
-        return wave + self.tail(x)[..., : wave.shape[-1]]
+        return wave + self.residual_scale * self.tail(x)[..., : wave.shape[-1]]
 
 
 # What the perceptual loss hears by ------------------------------------------------------------------------
@@ -165,6 +174,7 @@ class MelPredictor(Stage):
         self.layers = nn.ModuleList(
             conv(inputs, outputs, 2 * stride + 1, stride) for inputs, outputs in pairwise([1, *channels])
         )
+        without_biases(self.layers)
         self.head = conv(channels[-1], n_mels, 3)
         nn.init.constant_(self.head.bias, log(self.floor) / 2)  # between full scale and silence
         filters = mel_filters(rate, n_fft, n_mels, 0, rate / 2)

@@ -106,7 +106,7 @@ class SuperResolver(lightning.LightningModule):
         return self.resolve(given, whole.get("cutoff"), seeds, referred)
 
     def raised(self, low: Recording, rate: int | None = None) -> Recording:
-        """`low` at `rate` (None: its own): a stretch of it is equal to the same of the whole brought there.
+        """`low` at `rate` (None: the method's); a stretch of it is equal to that of the whole brought there.
 
         By `upsample`, or the polyphase filter where that is `none`.
         """
