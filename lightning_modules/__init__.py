@@ -23,6 +23,8 @@ METHODS = {
     "audiounetgan": "audioedsr:AudioUNetGAN",
     "linear_equaliser": "audioedsr:LinearEqualiser",
     "qista": "qista:QistaNetAudio",
+    "mfnet_like": "mfnet:MfNetLike",
+    "mfnet_like_gan": "mfnet:MfNetLikeGAN",
     "audiosr": "audiosr:AudioSR",
     "gt_mel": "audiosr:GTMel",
 }

@@ -16,6 +16,7 @@ SPEAKERS = (
     "p360",
     "s5",
 )  # of VCTK: two to train on, one for validation, two for tests
+VOICES = {"clean_trainset_28spk_wav": ("p226", "p230", "p231"), "clean_testset_wav": ("p232", "p257")}
 FOLDS = (1, 4, 5)  # of ESC-50: training, validation, test
 
 
@@ -38,6 +39,10 @@ def write_corpus(root: Path) -> Path:
     files = [vctk / name / f"{name}_{take:03}_mic1.flac" for name in SPEAKERS for take in (1, 2)]
     for part in ("speech", "music", "effects"):
         files += [root / part / f"{part}_{group}" / "1.flac" for group in "abcdef"]
+    for folder, voices in VOICES.items():
+        files += [
+            root / "VoiceBank" / folder / f"{voice}_{take:03}.wav" for voice in voices for take in (1, 2)
+        ]
     clips = [(f"{fold}-{take}-A-0.wav", fold) for fold in FOLDS for take in (1, 2)]
     files += [root / "ESC-50" / "audio" / name for name, _ in clips]
     for seed, path in enumerate(files):

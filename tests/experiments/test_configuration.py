@@ -201,7 +201,7 @@ def test_unknown_names_are_errors():
     with pytest.raises(UserError, match="did you mean AudioSR"):
         load_table("audiosr", "table1").row("AudioSr")
     with pytest.raises(UserError, match="not built yet"):
-        configure("qista", "smoke")
+        configure("tfnet", "smoke")
 
 
 @pytest.mark.parametrize("paper", paper_names())
