@@ -46,10 +46,10 @@ class Row:
     settings: Mapping  # of the method, over the configuration's
     data: Mapping  # overrides for this row
     protocol: Mapping  # overrides for this row
-    stand_in: str  # what stands in the place of the named system, where another does
     published: Mapping[str, object]
     std: Mapping[str, float]
     notes: Mapping[str, str]
+    stand_in: str = ""  # what stands in the place of the named system, where another does
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Table:
 def own_row(system: str, method: str, runs: Mapping | None = None) -> Row:
     """The row of a method that no table names, as `--method` brings it."""
     empty = {"parts": {}, "settings": {}, "data": {}, "protocol": {}, "published": {}, "std": {}, "notes": {}}
-    return Row(system, method, by=None, runs=runs or {}, stand_in="", **empty)
+    return Row(system, method, by=None, runs=runs or {}, **empty)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
