@@ -2,7 +2,7 @@
 
     python benchmarks/qista.py [--seconds 8] [--threads 1]
 
-Ours: both rows of the image as channels of one convolution, 64 frames at a time. Plain: one convolution
+Ours: both rows of the image as channels of one convolution, 32 frames at a time. Plain: one convolution
 after another as the paper draws them, over a padded image of two rows, all frames of the recording at once.
 Time over duration, the better of two; the weights are drawn, which does not matter to the time. Both forms
 give the same spectra, and the largest difference is printed.

@@ -29,7 +29,7 @@ from signals.types import Pair, Recording, valid
 
 BINS = 256  # n: of a frame of the full-band signal; m = n / 2 of the input
 EPSILON = 0.1  # of the weighted threshold
-FRAMES_AT_ONCE = 64  # what all layers make of them stays in a CPU's cache
+FRAMES_AT_ONCE = 32  # what all layers make of them stays in a CPU's cache
 
 
 # Frames ---------------------------------------------------------------------------------------------------
