@@ -1,5 +1,6 @@
 """Scores of a test, file by file, and the recordings one wants to hear and see."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,9 +36,14 @@ class Scores(lightning.Callback):
         self.files: dict[str, dict[str, float]] = {}
         self.measured: set[str] = set()  # names of what the method measured itself, which no waveform shows
         self.audio_seconds = 0.0
+        self.seconds = 0.0  # that scoring took
 
     def on_test_batch_end(self, trainer, module, estimate: Signal, pair: Pair, batch_idx, dataloader_idx=0):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # what is still under way is the estimate's
+        started = time.perf_counter()
         self.add(estimate, pair, module.measured(pair))
+        self.seconds += time.perf_counter() - started
 
     def add(self, estimate: Signal, pair: Pair, measured: Mapping[str, torch.Tensor] | None = None) -> None:
         """measured: scores [B] by name that the method gives itself."""

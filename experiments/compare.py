@@ -38,7 +38,7 @@ DIFFERENCE_FIELDS = (
 )
 HIGHER_IS_BETTER = ("snr", "sdr", "pesq", "stoi", "visqol", "nisqa")  # in the name of a metric's function
 MARKS = {"reproduction": "", "partial": "p", "demo": "d", "stand-in": "s", "untrained": "u"}
-PLACES = {"parameters": ",.0f", "STOI": ".4f"}  # how a metric is printed where not with two decimals
+DECIMALS = {"parameters": ",.0f", "STOI": ".4f"}  # how a metric is printed where not with two decimals
 MEANINGS = {
     "p": "partial: not the whole published split, or not its protocol",
     "d": "demo: a small preset, not a result",
@@ -141,6 +141,8 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
     seeds = {r["seed"]: r for r in reversed(ranked) if r["family"] == chosen["family"]}
     values = [r["mean"][column.metric] for r in seeds.values()]
     kind = max((worth(r) for r in seeds.values()), key=STANDINGS.index)
+    if column.key in row.corrected:
+        kind = max(kind, "partial", key=STANDINGS.index)
     expected = chosen["expected"]
     number = f"{fmean(values):.0f}" if chosen["kind"] == "count" else f"{fmean(values):.4g}"
     line["reproduced" if kind == "reproduction" else "measured"] = number
@@ -176,7 +178,7 @@ def shown(line: dict) -> str:
     if line["standing"] in ("not built yet", "needs a listening test"):
         return str(line["published"])
     ours = line["reproduced"] or line["measured"]
-    ours = f"{float(ours):{PLACES.get(line['metric'], '.2f')}}{MARKS[line['standing']]}" if ours else "·"
+    ours = f"{float(ours):{DECIMALS.get(line['metric'], '.2f')}}{MARKS[line['standing']]}" if ours else "·"
     return f"{line['published']} / {ours}" if line["published"] != "" else ours
 
 

@@ -50,6 +50,7 @@ class Row:
     std: Mapping[str, float]
     notes: Mapping[str, str]
     stand_in: str = ""  # what stands in the place of the named system, where another does
+    corrected: tuple[str, ...] = ()  # columns where ours are computed otherwise than the published, see notes
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def load_table(paper: str, name: str) -> Table:
                 *(system, row["method"]),
                 by=row.get("by"),
                 stand_in=row.get("stand_in", ""),
+                corrected=tuple(row.get("corrected", ())),
                 published=published,
                 notes=notes,
                 **mappings,
@@ -178,6 +180,8 @@ def load_corpus(path: Path) -> dict:
     if not isinstance(corpus, dict):
         raise UserError(f"--corpus {path}: keys are needed, as in `path: my_speech`.")
     for key, value in corpus.items():
+        if key in ("rate", "protocol"):
+            raise UserError(f"--corpus {path}: {key} is the paper's to say: set data.rate, or --protocol.")
         if key in CORPUS_TEXTS and not isinstance(value, str):
             raise UserError(f'--corpus {path}: {key}={value}: text is needed; "quotes" make it so.')
         if key in CORPUS_NUMBERS and (kind(value) != "a number" or not 0 <= value < float("inf")):
@@ -268,7 +272,7 @@ def changes(config: Mapping, preset: Mapping) -> list[str]:
     def counts(key: str) -> bool:
         machine = key.startswith("trainer.") and key != "trainer.precision"
         left_out = key.startswith("datasets.") and key.count(".") == 1
-        place = key.startswith("released.")
+        place = key.startswith("released.") or key.endswith(".released")  # a file is known by what it holds
         return key not in NAMELESS and not machine and not left_out and not place
 
     keys, preset_keys = flat_keys(config), flat_keys(preset)
@@ -287,6 +291,7 @@ def resolved(config: DictConfig, paper: str) -> dict:
 LEAST = dict.fromkeys(("steps", "check_every", "batch", "window", "test_files", "held_out_files"), 1)
 LEAST |= dict.fromkeys(("test_batch", "rate", "threads", "workers", "hop", "n_mels", "n_fft", "bits"), 1)
 LEAST |= dict.fromkeys(("decay_every", "n_critic", "pool", "held_out_windows"), 1)
+LEAST |= dict.fromkeys(("phases", "blocks", "stride", "depth"), 1)
 LEAST |= dict.fromkeys(("seed", "pictures", "loaders", "overlap", "warmup", "critic_from"), 0)
 
 
@@ -343,7 +348,8 @@ def check_type(key: str, old: object, new: object, nullable: bool) -> None:
     """
     if old is not None and new is not None and kind(old) != kind(new):
         raise UserError(f"{key}={new}: {kind(old)} is needed, as in {key}={old}.")
-    if kind(old) == "a section" and (new is not None or not key.startswith("datasets.")):
+    is_dataset = key.startswith("datasets.") and key.count(".") == 1
+    if kind(old) == "a section" and (new is not None or not is_dataset):
         raise UserError(
             f"{key} is a section: set one of its keys" + SECTION_HINTS.get(key.split(".")[0], ".")
         )

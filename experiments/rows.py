@@ -33,7 +33,10 @@ def tasks(table: Table, row: Row, config: Mapping) -> list[Column]:
     cells = [c for c in table.cells(row) if c.metric not in LISTENER_METRICS]
     cells = [c for c in cells if row.published.get(c.key) != "N/A"]
     cells = [c for c in cells if c.dataset is None or config["datasets"][c.dataset]]
-    return list({(c.dataset, c.scale, c.cutoff_hz, c.loss): c for c in cells}.values())
+    found: dict[tuple, Column] = {}
+    for c in cells:
+        found.setdefault((c.dataset, c.scale, c.cutoff_hz, c.loss), c)
+    return list(found.values())
 
 
 def band_edge(task: Column, rate: int) -> float | None:
@@ -181,6 +184,12 @@ class Rows:
         for runs, rate, *parts in wanted:
             for _, run in parts:
                 runs.check(run)
+                trained_at = self.config["data"]["rate"]
+                if rate != trained_at and "released" not in self.config["runs"][run]:
+                    raise UserError(
+                        f"{row.system} is trained at {trained_at} Hz, a test set of this table is at {rate}"
+                        " Hz: set data.rate to that, or the test set to null."
+                    )
             try:
                 built = {part: count_parameters(self.config, run)[1] for part, run in parts}
                 build_method(row.method, rate, built, self.settings(row))
@@ -198,7 +207,8 @@ class Rows:
     def score(self, row: Row, method: SuperResolver, task: Column, folder: Path, bar, progress) -> dict:
         """Scores one row on one task and writes its record."""
         store, _ = self.test_set(row, task)
-        rule, average = self.rule(row, task), self.config["datasets"][task.dataset]["average"]
+        dataset = self.config["datasets"][task.dataset]
+        rule, average = self.rule(row, task), dataset["average"]
         data = PairDataModule(
             degradation_of(rule, task, self.rate(row, task)),
             rate=self.rate(row, task),
@@ -214,7 +224,7 @@ class Rows:
         trainer = lightning.Trainer(logger=False, enable_checkpointing=False, callbacks=callbacks, **options)
         started = time.perf_counter()
         trainer.test(method, datamodule=data, verbose=False)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started - scores.seconds
         groups = dict(zip(store.ids, store.groups, strict=True))
         found = averages(scores.files, groups, average)
         identity = self.identity(row, task)
@@ -237,7 +247,8 @@ class Rows:
             "preset": self.config["preset"],
             "changes": identity["changes"],
             "protocol": self.protocol,
-            "exact": not (row.protocol or row.data),  # the protocol as it is, not as the row changes it
+            # The protocol as it is, not as the row or the test set changes it.
+            "exact": not (row.protocol or row.data or {"protocol", "rate"} & dataset.keys()),
             "seed": self.config["seed"],
             "runs": identity["parts"],
             "identity": identity,

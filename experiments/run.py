@@ -256,6 +256,10 @@ def run(args: argparse.Namespace) -> int:
     library = Library(
         data["root"], data["folder"], download=data["download"], workers=data["workers"], report=report
     )
+    from experiments.rows import tasks
+
+    if rows and not any(tasks(table, row, config) for row in rows):
+        raise UserError(f"all test sets of {table.paper} {table.name} are null: there is nothing to test.")
     if args.dry_run:
         from experiments.dry_run import describe
 

@@ -406,7 +406,7 @@ class Runs:
             "paper": self.paper,
             "run": name,
             "id": folder.name,
-            "preset": self.config["preset"],
+            "preset": "full" if "released" in self.config["runs"][name] else self.config["preset"],
             "identity": self.identity(name),
             "parameters": parameters,
             "held_out": measures,

@@ -85,15 +85,17 @@ def check_score(folder: Path, record: Mapping) -> tuple[list[str], str]:
         ids = saved(folder, record)
     except UserError as error:
         return [*wrong, str(error)], ""
+    by_method = set(record.get("measured", ())) - set(record["identity"]["rule"]["metrics"])
     if not ids:
         wrong.append("no recordings were saved (pictures=0), so nothing can be scored again")
     for id_ in ids:
         try:
-            recorded = {m: v for m, v in files[id_].items() if m not in record.get("measured", ())}
+            recorded = {m: v for m, v in files[id_].items() if m not in by_method}
             wrong += drifts(id_, scored_again(folder, id_, record["identity"]), recorded)
         except UserError as error:
             wrong.append(str(error))
-    return wrong, f"{len(ids)} of {len(files)} files scored again"
+    not_again = f", but for {', '.join(sorted(by_method))}, which no waveform shows" if by_method else ""
+    return wrong, f"{len(ids)} of {len(files)} files scored again{not_again}"
 
 
 def check_run(folder: Path, record: Mapping) -> tuple[list[str], str]:

@@ -95,7 +95,7 @@ class FusionBlock(nn.Module):
         """[B, C, T / scale] of each scale -> the same of the targets."""
         scales = [branch(x) for branch, x in zip(self.branches, scales, strict=True)]
         return [
-            x + self.residual_scale * sum(path(scales[int(place)]) for place, path in paths.items())
+            x + self.residual_scale * sum(layer(scales[int(place)]) for place, layer in paths.items())
             for x, paths in zip(scales, self.paths, strict=False)  # of fewer targets in the last block
         ]
 
@@ -125,6 +125,8 @@ class MfNet(nn.Module):
                 f"scales {list(scales)} with channels {list(channels)}: from 1 on, each scale a multiple of "
                 "the one before, and as many channels."
             )
+        if kernel % 2 == 0:
+            raise UserError(f"kernel={kernel}: an odd number, around a sample, is needed.")
         self.grid = scales[-1]
         self.heads = nn.ModuleList(
             conv(1, width, 2 * scale + 1, stride=scale) for scale, width in zip(scales, channels, strict=True)

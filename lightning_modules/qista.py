@@ -13,6 +13,7 @@ were dropped. The true operator is Y[k] = X[k] + X[k + 128]: `operator: folding`
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from torch.nn.functional import conv2d, pad
 from lightning_modules.stage import Stage
 from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
-from signals.types import Pair, Recording, valid
+from signals.types import Pair, Recording
 
 BINS = 256  # n: of a frame of the full-band signal; m = n / 2 of the input
 EPSILON = 0.1  # of the weighted threshold
@@ -184,6 +185,8 @@ class NetworkN(nn.Module):
 
     def __init__(self, phases: int = 9, channels: int = 32, q: float = 0.5, operator: str = "learned"):
         super().__init__()
+        if channels < 1:
+            raise UserError(f"channels={channels}: of the features there is at least one.")
         self.q = q
         self.B = nn.Parameter(interpolation())
         if operator == "learned":
@@ -259,14 +262,17 @@ def released_arrays(path: Path) -> dict[str, Tensor]:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no .npz of named arrays: {str(error).splitlines()[0]}") from None
-    return {
-        name.removesuffix(":0"): torch.from_numpy(array.astype(np.float32))
-        for name, array in arrays.items()
-        if not UNUSED.match(name)
-    }
+            arrays = {
+                name.removesuffix(":0"): torch.from_numpy(file[name].astype(np.float32))
+                for name in file.files
+                if not UNUSED.match(name)
+            }
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        why = (str(error).splitlines() or ["empty"])[0]
+        raise UserError(f"{path} is no .npz of named arrays, or damaged: {why}") from None
+    if odd := [name for name, array in arrays.items() if not array.isfinite().all()]:
+        raise UserError(f"{path} holds NaN or infinity in {odd[0]}.")
+    return arrays
 
 
 def renamed(arrays: Mapping[str, Tensor], names: Mapping[str, str], path: Path) -> dict[str, Tensor]:
@@ -429,7 +435,7 @@ class QistaNetAudio(SuperResolver):
     """
 
     upsample = "none"
-    window, overlap = 2**19, BINS  # samples, on the grid of the frames: windows are what the whole would be
+    window, overlap, frame = 2**19, BINS, BINS // 2  # samples: windows are what the whole would be
 
     def __init__(
         self,
@@ -472,11 +478,8 @@ class QistaNetAudio(SuperResolver):
     ) -> Tensor:
         """What comes at another rate than half of `rate` is first brought there."""
         halved, half = self.raised(low, self.rate // 2), -(-count // 2)
-        given = torch.cat([halved.read(first // 2, half) for first in firsts])
-        wave = self.estimate(*self.read(halved, reference, firsts, half)).real[:, None, :count]
-        if self.consistent:
-            wave[..., ::2] = given
-        return wave
+        wave, _ = self.estimate(*self.read(halved, reference, firsts, half))
+        return wave.real[:, None, :count]
 
     def read(
         self, halved: Recording, reference: Recording | None, firsts: Sequence[int], half: int
@@ -505,22 +508,31 @@ class QistaNetAudio(SuperResolver):
             spectrum = (spectrum + spectrum.flip(-1).roll(1, -1).conj()) / 2
         return Recovered(None if self.magnitude == "reference" else magnitude, spectrum)
 
-    def estimate(self, given: Tensor, reference: Tensor | None) -> Tensor:
-        """[B, T] at half the rate, with margins -> complex [B, 2T] without."""
-        return self.cropped(synthesise(self.recovered(given, reference).spectrum), 2 * given.shape[-1])
-
-    def cropped(self, wave: Tensor, samples: int) -> Tensor:
-        return wave[:, self.margin : samples - self.margin]
+    def estimate(self, given: Tensor, reference: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """[B, T] at half the rate, with margins -> complex [B, 2T] without; the frames' magnitude."""
+        magnitude, spectrum = self.recovered(given, reference)
+        wave = synthesise(spectrum)[:, : 2 * given.shape[-1]]
+        if self.consistent:
+            wave[:, ::2] = given.to(wave.dtype)
+        return wave[:, self.margin : wave.shape[-1] - self.margin], magnitude
 
     def measured(self, pair: Pair) -> dict[str, Tensor]:
         """What no waveform shows: `magnitude_SNR` of what the networks recovered (Section 4.4), in dB, and
         `SNR_authors`, see `authors_snr`.
         """
-        low, high = (Recording.of(signal.wave, signal.rate) for signal in (pair.low, pair.high))
+        each = [
+            self.measured_of(
+                Recording.of(pair.low.wave[row : row + 1, :, : pair.low.lengths[row]], pair.low.rate),
+                Recording.of(pair.high.wave[row : row + 1, :, : pair.high.lengths[row]], pair.high.rate),
+            )
+            for row in range(len(pair.ids))  # of one length each: the last frame must not hear a neighbour's
+        ]
+        return {name: torch.cat([scores[name] for scores in each]) for name in each[0]}
+
+    def measured_of(self, low: Recording, high: Recording) -> dict[str, Tensor]:
         given, wanted = self.read(self.raised(low, self.rate // 2), high, [0], -(-high.samples // 2))
-        magnitude, spectrum = self.recovered(given, wanted)
-        estimate = self.cropped(synthesise(spectrum), wanted.shape[-1])[:, : high.samples]
-        scores = {"SNR_authors": authors_snr(estimate, pair.high.wave[:, 0], pair.high.lengths)}
+        wave, magnitude = self.estimate(given, wanted)
+        scores = {"SNR_authors": authors_snr(wave[:, : high.samples], high.read(0, high.samples)[:, 0])}
         if magnitude is not None:
             X = analyse(wanted, BINS).abs()
             error = (X - magnitude).double().square().sum((1, 2))
@@ -528,14 +540,13 @@ class QistaNetAudio(SuperResolver):
         return scores
 
 
-def authors_snr(estimate: Tensor, reference: Tensor, lengths: Tensor) -> Tensor:
+def authors_snr(estimate: Tensor, reference: Tensor) -> Tensor:
     """[B] dB as the authors' code has it, of complex [B, T]: 16 samples at each end left out.
 
     The complex error is squared without conjugation, so what the imaginary part adds to it is taken away
     from it: a waveform that is not real scores the better for it. Equal to the SNR where it is real.
     """
-    at = torch.arange(reference.shape[-1], device=lengths.device)
-    inside = (at >= 16) & valid(lengths - 16, reference.shape[-1])
-    S = (reference * inside).double().square().sum(-1)
-    N = ((reference - estimate) * inside).to(torch.complex128).square().sum(-1)
+    inside = slice(16, reference.shape[-1] - 16)
+    S = reference[:, inside].double().square().sum(-1)
+    N = (reference - estimate)[:, inside].to(torch.complex128).square().sum(-1)
     return 10 * (S / N.abs()).log10()

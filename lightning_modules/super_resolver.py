@@ -1,7 +1,7 @@
 """What is tested and what enhances recordings: any length, any rate in, `rate` out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import gcd
+from math import gcd, lcm
 
 import lightning
 import torch
@@ -43,6 +43,7 @@ class SuperResolver(lightning.LightningModule):
     reference, so it can be scored but not used. blind: estimates the band edge itself where none is given,
     and is given none when tested. window, overlap: samples at `rate` that `resolve` takes at most (None:
     any), and that neighbours share at least; where the method raises the rate itself, on both rates' grid.
+    frame: samples on whose multiples windows begin, for a method that cuts the recording into frames.
     """
 
     upsample: str = "polyphase"
@@ -50,6 +51,7 @@ class SuperResolver(lightning.LightningModule):
     blind: bool = False
     window: int | None = None
     overlap: int = 0
+    frame: int = 1
     windows_at_once: int = 8
     version = 1  # raised whenever the same weights make another estimate: cells made before are made again
 
@@ -210,7 +212,8 @@ class SuperResolver(lightning.LightningModule):
         if window is None or total <= window:
             yield self.windows(low, [0], total, whole, seeds, reference)
             return
-        grid = self.rate // gcd(self.rate, low.rate)  # samples after which both rates have one
+        # Samples after which both rates have one and a frame begins.
+        grid = lcm(self.rate // gcd(self.rate, low.rate), self.frame)
         window = window // grid * grid
         hop = (window - (self.overlap if self.window else self.rate // 10)) // grid * grid
         if hop <= 0:

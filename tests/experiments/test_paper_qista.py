@@ -1,6 +1,7 @@
 """The paper qista by its commands: tables, released weights, rates of test sets, what a method measures."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from experiments import compare, enhance, run
 from experiments.configuration import configure, load_paper, load_table
 from experiments.verification import verify
 from lightning_modules.qista import M, N
+from signals import versions
 
+VERSIONS = [1, versions.DEGRADATIONS, versions.METRICS]
 WEIGHTS = {"n_official": "n.npz", "m_official": "m.npz"}
 RELEASED = [f"released.{name}={file}" for name, file in WEIGHTS.items()]
 
@@ -91,9 +94,17 @@ def test_released_weights_become_a_run(command, weights, capsys):
     assert runs["n_official"]["parameters"] == 289_051
     (scored,) = records("score")
     assert set(scored["runs"].values()) == {record["id"] for record in runs.values()}
-    assert verify(Path("runs"), lambda line: None) == 0
-    assert command("--row", row, *RELEASED) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    told: list[str] = []
+    assert verify(Path("runs"), told.append) == 0
+    assert any("but for SNR_authors, magnitude_SNR, which no waveform shows" in line for line in told)
+    capsys.readouterr()
+    Path("elsewhere").mkdir()
+    for file in WEIGHTS.values():
+        shutil.copy(file, "elsewhere")
+    assert command("--row", row, *(text.replace("=", "=elsewhere/") for text in RELEASED)) == 0
+    assert "1 cells were scored before" in capsys.readouterr().out  # a file is known by what it holds
+    assert len(records("score")) == 1
+    assert not [change for change in scored["changes"] if "released" in change]
     soundfile.write("low.wav", 0.1 * np.random.default_rng(0).standard_normal(9000), 24_000)
     assert enhance.main(["--checkpoint", "runs", "--row", row, "low.wav", "--output", "out"]) == 0
     assert soundfile.info("out/low.wav").frames == 18_000
@@ -131,6 +142,53 @@ def test_a_test_set_has_its_own_rate(command):
     assert rates == {"vctk_48k": 48_000, "voicebank_16k": 16_000}
     rules = {record["dataset"]: record["identity"]["rule"]["resampling"] for record in records("score")}
     assert rules == {"vctk_48k": "none", "voicebank_16k": "soxr"}
+    assert not any(record["exact"] for record in records("score"))  # no reproduction of the paper's table
+    assert command("--row", "Cubic spline") == 0
+    assert [r["exact"] for r in records("score") if r["dataset"] == "voicebank"] == [True]
+
+
+def test_no_number_of_another_formula_is_a_reproduction():
+    table = load_table("qista", "table2")
+    row = table.row("QISTA-Net-Audio")
+    assert row.corrected == ("SNR", "PESQ", "STOI")
+    identity = {"method": "qista", "rule": {"metrics": {"SNR": "snr"}}, "versions": VERSIONS}
+    record = {
+        "kind": "score",
+        "system": row.system,
+        **{"dataset": "voicebank", "scale": 2, "cutoff_hz": None, "loss": None},
+        **{"preset": "full", "protocol": "published", "seed": 0, "changes": [], "exact": True},
+        **{"runs": {}, "stand_in": False, "expected": 1, "files_used": 1, "not_finite": {}},
+        **{"mean": {"SNR": 31.0}, "std": {"SNR": 1.0}, "family": "a", "id": "a", "identity": identity},
+        "provenance": {"finished": "2026"},
+    }
+    column = table.columns[0]
+    assert compare.standing_among(record, [record], "SNR") == "reproduction"
+    line = compare.cell(table, row, column, [record])
+    assert (line["standing"], line["measured"], line["reproduced"]) == ("partial", "31", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--table", "official", "datasets.voicebank_16k.protocol=null"], "is a section"),
+        (["datasets.voicebank=null"], "all test sets of qista table2 are null"),
+        (["n.phases=0"], "a whole number from 1 on"),
+        (["n.channels=0"], "there is at least one"),
+        (["mfnet.kernel=8"], "an odd number, around a sample"),
+        (["mel.stride=0"], "a whole number from 1 on"),
+        (["--corpus", "corpus.yaml"], "rate is the paper's to say"),
+        (
+            ["--table", "official", "--method", "king_audiounet", "data.rate=16000"],
+            "is trained at 16000 Hz, a test set of this table is at 48000 Hz",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_line(command, capsys, arguments, message):
+    Path("corpus.yaml").write_text("path: speech\nrate: 16000\n")
+    assert command(*arguments) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("run.py: ")
+    assert message in line
 
 
 def test_recordings_are_not_resampled(command, capsys):
