@@ -62,7 +62,7 @@ def cut(wave: np.ndarray, start: int, length: int, margin: int) -> np.ndarray:
     return np.pad(inside, (max(-first, 0), max(last - len(wave), 0)))
 
 
-PLACES = {"train": "window", "validation": "validation window"}  # what seeds where windows lie, by split
+WINDOW_SEEDS = {"train": "window", "validation": "validation window"}  # what seeds where windows lie, by split
 
 
 class Windows(Dataset):
@@ -83,7 +83,7 @@ class Windows(Dataset):
     def __getitem__(self, k: int) -> tuple[np.ndarray, int, str, int]:
         item = k % self.pool if self.pool else k
         # Not the pair's seed: the degradation would draw the same numbers again, and its order tell the part.
-        rng = np.random.default_rng(item_seed(self.seed, PLACES[self.split], item))
+        rng = np.random.default_rng(item_seed(self.seed, WINDOW_SEEDS[self.split], item))
         store, row, start = self.mixture.draw(rng, self.length)
         wave = store.waves[row]
         window = cut(wave, start, self.length, self.margin)
