@@ -23,6 +23,7 @@ from signals import versions
 from signals.errors import UserError
 from signals.files import replacing
 from signals.metrics import METRICS
+from signals.perceptual import check_installed
 
 
 def tasks(table: Table, row: Row, config: Mapping) -> list[Column]:
@@ -176,6 +177,8 @@ class Rows:
             rule = self.rule(row, task)
             if unknown := [name for name in rule["metrics"].values() if name not in METRICS]:
                 raise UserError(f"unknown metric {unknown[0]}" + nearest(unknown[0], METRICS))
+            for name in rule["metrics"].values():
+                check_installed(name)
             degradation_of(rule, task, self.rate(row, task))
         wanted = {
             (self.runs_of(row, task), self.rate(row, task), *self.table.parts(row, task).items())

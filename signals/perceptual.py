@@ -19,6 +19,19 @@ from signals.resampling import resample, resampled_length
 from signals.types import Signal, aligned
 
 Score = Callable[[np.ndarray, np.ndarray], float]  # of an estimate [T] and its reference [T]
+PACKAGES = {  # what each needs, and the extra of ours that brings it
+    "pesq_wb": ("pesq", "speech"),
+    "pesq_nb": ("pesq", "speech"),
+    "stoi": ("pystoi", "speech"),
+    "visqol": ("visqol", "visqol"),
+    "nisqa": ("requests", "nisqa"),
+}
+
+
+def check_installed(metric: str) -> None:
+    """Raises UserError where a metric of these needs a package that is not there."""
+    if metric in PACKAGES:
+        _package(*PACKAGES[metric])
 
 
 def pesq_wb(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:

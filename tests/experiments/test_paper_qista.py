@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,14 @@ def test_what_cannot_be_is_one_line(command, capsys, arguments, message):
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("run.py: ")
     assert message in line
+
+
+def test_a_metric_that_is_not_installed_is_known_before_training(tiny_corpus, workplace, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    small = ["--preset", "smoke", "--row", "QISTA-Net-Audio", f"data.root={tiny_corpus}"]
+    assert run.main(["--paper", "qista", *small]) == 2
+    assert 'pesq is not installed: pip install -e ".[speech]"' in capsys.readouterr().err
+    assert not list(workplace.rglob("record.json"))
 
 
 def test_recordings_are_not_resampled(command, capsys):
