@@ -62,7 +62,7 @@ def cut(wave: np.ndarray, start: int, length: int, margin: int) -> np.ndarray:
     return np.pad(inside, (max(-first, 0), max(last - len(wave), 0)))
 
 
-WINDOW_SEEDS = {"train": "window", "validation": "validation window"}  # what seeds where windows lie, by split
+WINDOW_SEEDS = {"train": "window", "validation": "validation window"}  # of where windows lie
 
 
 class Windows(Dataset):

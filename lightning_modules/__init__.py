@@ -23,6 +23,7 @@ METHODS = {
     "audiounetgan": "audioedsr:AudioUNetGAN",
     "linear_equaliser": "audioedsr:LinearEqualiser",
     "qista": "qista:QistaNetAudio",
+    "tfnet": "tfnet:TimeFrequency",
     "mfnet_like": "mfnet:MfNetLike",
     "mfnet_like_gan": "mfnet:MfNetLikeGAN",
     "audiosr": "audiosr:AudioSR",
