@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +26,17 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _hash_of(path: Path, size: int, modified: int) -> str:
+    return file_hash(path)
+
+
+def known_hash(path: Path) -> str:
+    """`file_hash` of a file that is asked for again and again: computed once until it changes."""
+    stat = path.stat()
+    return _hash_of(path.resolve(), stat.st_size, stat.st_mtime_ns)
 
 
 def write_json(path: Path, value: Mapping) -> None:

@@ -24,7 +24,15 @@ from datamodules.pairs import Mixture, PairDataModule
 from datamodules.store import Store
 from experiments.configuration import duration
 from experiments.page import write_page
-from experiments.records import cause, file_hash, identity_hash, provenance, read_record, write_json
+from experiments.records import (
+    cause,
+    file_hash,
+    identity_hash,
+    known_hash,
+    provenance,
+    read_record,
+    write_json,
+)
 from lightning_modules import find_stage, own_source
 from lightning_modules.stage import Stage
 from lightning_modules.super_resolver import SuperResolver
@@ -248,7 +256,7 @@ class Runs:
                 "versions": [stage.version],
                 "options": self.options(name),
                 "data": {"rate": rate},
-                "released": file_hash(self.released(name)),
+                "released": known_hash(self.released(name)),
             }
         mixture = Mixture(self.parts(name, "train")).fingerprint
         uses = {part: identity_hash(self.identity(other)) for part, other in run["uses"].items()}

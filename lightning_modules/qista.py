@@ -195,20 +195,29 @@ class NetworkN(nn.Module):
             self.register_buffer("A", operator_named(operator), persistent=False)
         self.phases = nn.ModuleList(Phase(channels) for _ in range(phases))
 
-    def iterate(self, Y: Tensor, auxiliary: str | None = None) -> Iterator[Made]:
-        """Phase by phase; the first made is X_0 = B Y."""
-        BA, BY = self.B @ self.A, Y @ self.B.mT
+    def operators(self) -> tuple[Tensor, list[list[Tensor]]]:
+        """B A, and the kernels of each phase: the same for all frames."""
+        return self.B @ self.A, [phase.kernels() for phase in self.phases]
+
+    def iterate(
+        self, Y: Tensor, auxiliary: str | None = None, operators: tuple | None = None
+    ) -> Iterator[Made]:
+        """Phase by phase; the first made is X_0 = B Y. operators: as made once (None: made here)."""
+        BA, kernels = operators or self.operators()
+        BY = Y @ self.B.mT
         made = Made(BY, BY, None)
         yield made
-        for phase in self.phases:
-            made = phase(made.X, made.X @ BA.mT, BY, phase.kernels(), self.q, auxiliary)
+        for phase, C in zip(self.phases, kernels, strict=True):
+            made = phase(made.X, made.X @ BA.mT, BY, C, self.q, auxiliary)
             yield made
 
     def forward(self, Y: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or len(Y) <= FRAMES_AT_ONCE:
-            *_, last = self.iterate(Y)
-            return last.X
-        return torch.cat([self(some) for some in Y.split(FRAMES_AT_ONCE)])
+        operators = self.operators()
+        found = []
+        for some in [Y] if torch.is_grad_enabled() else Y.split(FRAMES_AT_ONCE):
+            *_, last = self.iterate(some, operators=operators)
+            found.append(last.X)
+        return torch.cat(found)
 
 
 # QISTA-Net-m ----------------------------------------------------------------------------------------------

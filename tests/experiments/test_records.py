@@ -5,7 +5,15 @@ import os
 
 import pytest
 
-from experiments.records import all_records, identity_hash, provenance, read_record, write_json
+from experiments.records import (
+    all_records,
+    file_hash,
+    identity_hash,
+    known_hash,
+    provenance,
+    read_record,
+    write_json,
+)
 from signals.errors import UserError
 
 
@@ -56,3 +64,12 @@ def test_provenance_is_complete_and_can_be_written():
     found = json.loads(json.dumps(provenance()))
     assert found.keys() == {"commit", "python", "packages", "machine", "finished"}
     assert found["packages"].keys() >= {"torch", "lightning", "diffusers"}
+
+
+def test_a_known_hash_is_that_of_the_file_as_it_is_now(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"first")
+    first = known_hash(path)
+    assert first == known_hash(path) == file_hash(path)
+    path.write_bytes(b"second one")
+    assert known_hash(path) == file_hash(path) != first
