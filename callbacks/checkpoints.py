@@ -67,6 +67,26 @@ class Checkpoints(lightning.Callback):
                 counts["ready"] = counts["started"]
 
 
+class Best(lightning.Callback):
+    """Keeps the weights of the check with the lowest `held_out/model` in `path`, over all resumes."""
+
+    def __init__(self, path: Path):
+        self.path, self.value = path, inf
+
+    def on_validation_end(self, trainer, module):
+        value = float(trainer.callback_metrics["held_out/model"])
+        if trainer.state.fn == "fit" and value < self.value:
+            self.value = value
+            with replacing(self.path) as partial:
+                torch.save(module.state_dict(), partial)
+
+    def state_dict(self) -> dict:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.value = state["value"]
+
+
 class StepSeeds(lightning.Callback):
     """What a step draws from PyTorch's generators (dropout) follows from the seed and `batches_seen` alone.
 

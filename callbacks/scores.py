@@ -84,7 +84,9 @@ class Showcase(lightning.Callback):
 
     @staticmethod
     def item(signal: Signal, row: int) -> tuple[np.ndarray, int]:
-        return signal.wave[row, 0, : int(signal.lengths[row])].float().cpu().numpy(), signal.rate
+        """A wave and the rate that a file can state, which is whole."""
+        wave = signal.wave[row, 0, : int(signal.lengths[row])].float().cpu().numpy()
+        return wave, round(signal.rate)
 
     def keep(self, id_: str, waves: dict[str, tuple[np.ndarray, int]]) -> None:
         import soundfile

@@ -8,7 +8,8 @@ and cropped after: as many as are heard inside, on the grid of every rate on its
 
 import io
 from collections.abc import Callable, Mapping
-from math import ceil, gcd, lcm
+from fractions import Fraction
+from math import ceil, lcm
 from typing import ClassVar
 
 import numpy as np
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from signals.errors import UserError
 from signals.filters import Lowpass, boxcar, lowpass, stft_hard
-from signals.resampling import hann_sinc, resample, resampled_length
-from signals.types import Signal, silence_padding
+from signals.resampling import hann_sinc, ratio, resample, resampled_length
+from signals.types import Rate, Signal, silence_padding
 
 MARGIN = 3528  # samples: longer than resamplers, STFT frames and codecs reach
 HIGHEST_ORDER = 16  # of a random filter: an elliptic one of order 20 would ring for 12 s
@@ -122,10 +123,10 @@ class _At:
         rings = self.filter.settling(between) * rate / between if self.filter else 0
         reach = self.needs if between == rate else MARGIN
         least = max(reach, ceil(rings)) if self.given is None else self.given
-        step = lcm(*(rate // gcd(rate, grid) for grid in (between, self.grid(between))))
+        step = lcm(*(ratio(rate, grid)[1] for grid in (between, self.grid(between))))
         return -(-least // step) * step
 
-    def grid(self, rate: int) -> int:
+    def grid(self, rate: int) -> Rate:
         """Hz that a recording at `rate` Hz is brought to, in the end or on its way."""
         return twice(self.cutoff) if self.decimate else rate
 
@@ -352,7 +353,7 @@ def edges(signal: Signal, cutoff: float | None) -> Tensor:
 
 
 def resampled(
-    signal: Signal, rate: int, resampler: Callable[[Tensor, int, int], Tensor] = resample
+    signal: Signal, rate: Rate, resampler: Callable[[Tensor, Rate, Rate], Tensor] = resample
 ) -> Signal:
     """`signal` at `rate` Hz, without what the filter rings beyond its end."""
     if signal.rate == rate:
@@ -367,22 +368,26 @@ def filtered(signal: Signal, filter: Lowpass, zero_phase: bool) -> Signal:
     return signal._replace(wave=silence_padding(wave, signal.lengths))
 
 
-def twice(cutoff: float) -> int:
-    """The rate in Hz at which `cutoff` Hz is the highest frequency. Raises UserError if it is not whole."""
-    if 2 * cutoff % 1:
-        raise UserError(f"a cut-off of {cutoff:g} Hz: twice that must be a whole rate.")
-    return int(2 * cutoff)
+def twice(cutoff: float) -> Rate:
+    """The rate in Hz at which `cutoff` Hz is the highest frequency.
+
+    Raises UserError if that is neither whole nor a simple fraction (twelfths at the finest).
+    """
+    rate = Fraction(2 * cutoff).limit_denominator(12)
+    if abs(rate - 2 * cutoff) > 1e-6 * cutoff:
+        raise UserError(f"a cut-off of {cutoff:g} Hz: twice that must be a whole rate, or a simple fraction.")
+    return int(rate) if rate.denominator == 1 else rate
 
 
 def every(signal: Signal, cutoff: float) -> Signal:
     """The samples of `signal` at twice `cutoff` Hz. Raises UserError if that is not every r-th."""
     rate = twice(cutoff)
-    if signal.rate % rate:
+    up, down = ratio(signal.rate, rate)
+    if up != 1:
         raise UserError(
             f"a cut-off of {cutoff:g} Hz: {signal.rate} Hz is not a whole multiple of twice that."
         )
-    ratio = signal.rate // rate
-    return Signal(signal.wave[..., ::ratio], rate, resampled_length(signal.lengths, signal.rate, rate))
+    return Signal(signal.wave[..., ::down], rate, resampled_length(signal.lengths, signal.rate, rate))
 
 
 DEGRADATIONS: dict[str, Callable] = {

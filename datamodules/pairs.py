@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.degradations import Identity
 from datamodules.store import Store
-from signals.resampling import resampled_length
+from signals.resampling import ratio, resampled_length
 from signals.types import Pair, Signal, silence_padding
 
 
@@ -144,20 +144,27 @@ def crop(signal: Signal, margin: int, high_rate: int, lengths: Tensor) -> Signal
     margin: samples of the high rate on each side. lengths: [B] samples of the high rate, without margins.
     Raises ValueError where the margin is off the low rate's grid.
     """
-    if margin * signal.rate % high_rate:
+    up, down = ratio(high_rate, signal.rate)
+    if margin * up % down:
         raise ValueError(f"margin of {margin} samples at {high_rate} Hz is off the grid of {signal.rate} Hz")
-    edge = margin * signal.rate // high_rate
+    edge = margin * up // down
     wave = signal.wave[..., edge : signal.wave.shape[-1] - edge]
     lengths = resampled_length(lengths, high_rate, signal.rate)
     return Signal(silence_padding(wave, lengths), signal.rate, lengths)
+
+
+def at_peak(signal: Signal) -> Signal:
+    """Every item with a peak of 1; silence stays."""
+    peak = signal.wave.abs().amax(-1, keepdim=True)
+    return signal._replace(wave=signal.wave / peak.where(peak > 0, 1))
 
 
 class PairDataModule(lightning.LightningDataModule):
     """Batches of pairs for one task: recordings from the store, degraded on the device, once per batch.
 
     train: a mixture of stores, cut into windows of `window` samples. held_out: recordings for validation,
-    their middle window each or, drawn by length, `held_out_windows` at random. test: whole recordings,
-    batched by length.
+    their middle window each or, drawn by length, `held_out_windows` at random. test: whole recordings, or
+    their middle `crop` samples, batched by length. peaks: input and reference are each brought to a peak of 1.
     """
 
     def __init__(
@@ -174,6 +181,8 @@ class PairDataModule(lightning.LightningDataModule):
         held_out: Store | None = None,
         held_out_windows: int | None = None,
         test: Store | None = None,
+        crop: int | None = None,
+        peaks: bool = False,
         loaders: int = 0,
     ):
         super().__init__()
@@ -181,6 +190,7 @@ class PairDataModule(lightning.LightningDataModule):
         self.rate, self.seed, self.batch, self.loaders = rate, seed, batch, loaders
         self.mixture, self.window, self.steps, self.pool = train, window, steps, pool
         self.held_out, self.held_out_windows, self.test = held_out, held_out_windows, test
+        self.crop, self.peaks = crop, peaks
 
     @property
     def batches_seen(self) -> int:
@@ -215,11 +225,15 @@ class PairDataModule(lightning.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         order = np.argsort(self.test.lengths, kind="stable")[::-1]  # the longest first: memory fails early
         batches = [order[i : i + self.batch].tolist() for i in range(0, len(order), self.batch)]
-        return self._loader(Recordings(self.test, "test", self.seed), 0, batch_sampler=batches)
+        margin = 0 if self.crop is None else self.degradation.margin(self.rate)
+        recordings = Recordings(self.test, "test", self.seed, self.crop, margin)
+        return self._loader(recordings, margin, batch_sampler=batches)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Pair:
         """The one place where a degradation happens, for training, validation and test alike."""
         wide, lengths, margin = batch.high, batch.high.lengths, batch.margin
         low, cutoff = self.degradation(wide._replace(lengths=lengths + 2 * margin), batch.seeds)
-        high = crop(wide, margin, wide.rate, lengths)
-        return Pair(crop(low, margin, wide.rate, lengths), high, cutoff, batch.ids, batch.seeds)
+        low, high = (crop(signal, margin, wide.rate, lengths) for signal in (low, wide))
+        if self.peaks:
+            low, high = at_peak(low), at_peak(high)
+        return Pair(low, high, cutoff, batch.ids, batch.seeds)

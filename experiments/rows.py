@@ -76,13 +76,16 @@ class Rows:
     def runs_of(self, row: Row, task: Column) -> Runs:
         """The runs, trained on what the protocol and the row make of their data (`training`).
 
-        A run whose degradation leaves its cut-off open (null) learns the task's.
+        A run whose degradation leaves its cut-off open (null) learns the task's, and one that leaves its
+        mixture open learns from the one that is called as the task's dataset.
         """
         rules = (self.config["protocols"][self.protocol], row.protocol)
         data = OmegaConf.merge(*(rule.get("training", {}) for rule in rules))
-        used = (self.config["runs"][run]["data"] for run in self.table.parts(row, task).values())
+        used = [self.config["runs"][run]["data"] for run in self.table.parts(row, task).values()]
         if any(run["degradation"].get("cutoff", "none") is None for run in used):
             data = OmegaConf.merge(data, {"degradation": {"cutoff": band_edge(task, self.rate(row, task))}})
+        if any(run["mixture"] is None for run in used):
+            data = OmegaConf.merge(data, {"mixture": task.dataset})
         return self.runs.under(OmegaConf.to_container(data))
 
     def rate(self, row: Row, task: Column) -> int:
@@ -218,6 +221,8 @@ class Rows:
             seed=self.config["seed"],
             batch=self.config["data"]["test_batch"],
             test=store,
+            crop=rule.get("crop"),
+            peaks=rule.get("peaks", False),
             loaders=self.config["data"]["loaders"],
         )
         scores = Scores(rule["metrics"], rule["bits"])

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from callbacks.checkpoints import Checkpoints, OutOfTime, StepSeeds, WholeFiles
+from callbacks.checkpoints import Best, Checkpoints, OutOfTime, StepSeeds, WholeFiles
 from callbacks.curves import CurveLogger, draw_curves
 from callbacks.progress import TrainingProgress
 from datamodules.degradations import degradation
@@ -237,6 +237,7 @@ class Runs:
             pool=run["data"]["pool"],
             held_out=held_out.spread(data["held_out_files"]),
             held_out_windows=run["data"].get("held_out_windows"),
+            peaks=run["data"].get("peaks", False),
             loaders=data["loaders"],
         )
 
@@ -356,6 +357,7 @@ class Runs:
         epochs = training["steps"] // training["check_every"]
         checkpoint = folder / "last.ckpt"
         keeper = Checkpoints(checkpoint, self.config["trainer"]["save_every"], self.until)
+        best = [Best(folder / "best.ckpt")] if training.get("best") else []
         bar = TrainingProgress(name, epochs * training["check_every"])
         trainer = lightning.Trainer(
             max_epochs=epochs,
@@ -363,7 +365,7 @@ class Runs:
             num_sanity_val_steps=0,
             log_every_n_steps=max(1, training["check_every"] // 10),
             logger=loggers(folder, self.paper, name, self.config),
-            callbacks=[StepSeeds(self.config["seed"]), bar, keeper],
+            callbacks=[StepSeeds(self.config["seed"]), bar, *best, keeper],
             plugins=[WholeFiles()],
             enable_checkpointing=False,
             **trainer_options(self.config),
@@ -376,7 +378,10 @@ class Runs:
             trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
         finally:
             close(trainer.loggers)
+        for kept in best:
+            stage.load_state_dict(torch.load(kept.path, weights_only=True))
         self.finish(name, folder, stage, data, time.perf_counter() - started)
+        (folder / "best.ckpt").unlink(missing_ok=True)
         return stage
 
     def finish(self, name: str, folder: Path, stage: Stage, data: PairDataModule, seconds: float) -> None:

@@ -17,6 +17,7 @@ METHODS = {
     "linear": "baselines:Linear",
     "hold": "baselines:Hold",
     "sinc": "baselines:Sinc",
+    "fourier": "baselines:Fourier",
     "envelope": "baselines:EnvelopeNoise",
     "audioedsr": "audioedsr:AudioEDSR",
     "king_audiounet": "audioedsr:AudioUNet",
@@ -24,6 +25,10 @@ METHODS = {
     "linear_equaliser": "audioedsr:LinearEqualiser",
     "qista": "qista:QistaNetAudio",
     "tfnet": "tfnet:TimeFrequency",
+    "fma_unet": "fma_unet:FmaUNet",
+    "kuleshov_audiounet": "kuleshov:KuleshovAudioUNet",
+    "kuleshov_tfilm": "kuleshov:KuleshovTFiLM",
+    "li_dnn": "li_dnn:LiDNN",
     "mfnet_like": "mfnet:MfNetLike",
     "mfnet_like_gan": "mfnet:MfNetLikeGAN",
     "audiosr": "audiosr:AudioSR",
@@ -82,6 +87,10 @@ def _own_class(path: Path, class_name: str, source: str) -> type:
 def build_method(name: str, rate: int, parts: Mapping[str, object], settings: Mapping):
     """A SuperResolver at `rate` Hz from trained parts; one that was trained itself is its part `itself`.
 
-    Raises UserError where the method is not known.
+    settings: of a method made of parts; of one that was trained itself, those of its use (`variant` is of its
+    training). Raises UserError where the method or a setting is not known.
     """
-    return parts["itself"] if "itself" in parts else find_method(name)(rate=rate, **parts, **settings)
+    if "itself" not in parts:
+        return find_method(name)(rate=rate, **parts, **settings)
+    parts["itself"].used(**{key: value for key, value in settings.items() if key != "variant"})
+    return parts["itself"]

@@ -70,6 +70,12 @@ class Sinc(Interpolation):
     kind = "sinc"
 
 
+class Fourier(Interpolation):
+    """The spectrum, continued with zeros: what TFNet hears."""
+
+    kind = "fft"
+
+
 class EnvelopeNoise(SuperResolver):
     """The input, and above the cut-off the reference's spectral envelope filled with noise: an oracle.
 

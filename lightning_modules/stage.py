@@ -7,6 +7,7 @@ import lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from signals.errors import UserError
 from signals.types import Pair
@@ -36,7 +37,10 @@ class Stage(lightning.LightningModule):
     """One training. A subclass gives `losses(pair)`, named terms, each a mean over the items of the batch.
 
     weights: of the loss terms, by name. optimizer: `lr`, `betas`, `weight_decay`, `warmup` (steps of linear
-    rise), `decay` (factor on the rate, every `decay_every` batches), `clip` (gradient norm; 0: none).
+    rise), `decay` (factor on the rate, every `decay_every` batches), `clip` (gradient norm; 0: none); and, in
+    the place of the rise and decay, `schedule`: `{name: polynomial, power, last, steps}`, from `lr` to `last`
+    by (1 - step / steps)^power; or `{name: plateau, factor, patience}`, a factor on the rate where
+    `held_out/model` did not fall for more than so many checks.
     `batches_seen` counts training batches: it is saved, so what follows from it is the same after a resume.
     """
 
@@ -47,6 +51,8 @@ class Stage(lightning.LightningModule):
         super().__init__(**rest)  # of a method that is a stage itself
         self.weights, self.optimizer = dict(weights), dict(optimizer)
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
+        self.plateau: ReduceLROnPlateau | None = None
+        self.plateau_state: dict = {}
 
     @classmethod
     def resolved(cls, options: Mapping) -> dict:
@@ -105,21 +111,46 @@ class Stage(lightning.LightningModule):
             self.log(f"held_out/{name}", values.mean(), batch_size=len(values), sync_dist=True)
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> tuple[torch.optim.Optimizer, object]:
-        """AdamW and its learning rate by step: a linear warm-up, then a decay by batches."""
+        """AdamW and its learning rate, by step or by check. Raises UserError on an unknown schedule."""
         settings = self.optimizer
         adam = torch.optim.AdamW(
             parameters, settings["lr"], tuple(settings["betas"]), weight_decay=settings["weight_decay"]
         )
+        schedule = dict(settings.get("schedule") or {})
+        name = schedule.pop("name", None)
+        if name == "polynomial":
+            return adam, polynomial(adam, **schedule)
+        if name == "plateau":
+            return adam, ReduceLROnPlateau(adam, **schedule)
+        if name is not None:
+            raise UserError(f"schedule {name}: polynomial or plateau.")
 
         def factor(step: int) -> float:
             times = int(self.batches_seen) // settings["decay_every"]  # batches: a generator may step seldom
             return min(1.0, (step + 1) / max(1, settings["warmup"])) * settings["decay"] ** times
 
-        return adam, torch.optim.lr_scheduler.LambdaLR(adam, factor)
+        return adam, LambdaLR(adam, factor)
 
     def configure_optimizers(self):
         adam, schedule = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        if isinstance(schedule, ReduceLROnPlateau):
+            self.plateau = schedule
+            self.plateau.load_state_dict(self.plateau_state)
+            return adam
         return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # By Lightning, a plateau would be looked at after the epoch's checkpoint, and a resume would skip that.
+
+    def on_validation_end(self) -> None:
+        if self.plateau and self.trainer.state.fn == "fit":
+            self.plateau.step(self.trainer.callback_metrics["held_out/model"])
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        if self.plateau:
+            checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.plateau_state = checkpoint.get("plateau", {})
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
         self.clip(optimizer)
@@ -128,6 +159,16 @@ class Stage(lightning.LightningModule):
         if self.optimizer["clip"]:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.optimizer["clip"])
+
+
+def polynomial(optimizer: torch.optim.Optimizer, power: float, last: float, steps: int) -> LambdaLR:
+    """The learning rate falls to `last` over so many steps, and stays there."""
+    first = optimizer.param_groups[0]["lr"]
+
+    def factor(step: int) -> float:
+        return (last + (first - last) * (1 - min(step / steps, 1)) ** power) / first
+
+    return LambdaLR(optimizer, factor)
 
 
 class AdversarialStage(Stage):
@@ -207,4 +248,6 @@ class AdversarialStage(Stage):
 
     def configure_optimizers(self):
         sides = [self.make_optimizer(side.parameters()) for side in (self.generator, self.critic)]
+        if any(isinstance(schedule, ReduceLROnPlateau) for _, schedule in sides):
+            raise UserError("schedule plateau: two sides have none in common; polynomial, or none.")
         return [adam for adam, _ in sides], [schedule for _, schedule in sides]

@@ -1,7 +1,7 @@
 """What is tested and what enhances recordings: any length, any rate in, `rate` out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import gcd, lcm
+from math import lcm
 
 import lightning
 import torch
@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from signals.errors import UserError
 from signals.interpolation import INTERPOLATIONS
-from signals.resampling import resample, resampled_length
+from signals.resampling import ratio, resample, resampled_length
 from signals.types import Pair, Recording, Signal, silence_padding
 
 REACH = (
@@ -44,6 +44,7 @@ class SuperResolver(lightning.LightningModule):
     and is given none when tested. window, overlap: samples at `rate` that `resolve` takes at most (None:
     any), and that neighbours share at least; where the method raises the rate itself, on both rates' grid.
     frame: samples on whose multiples windows begin, for a method that cuts the recording into frames.
+    use: settings of a trained method that its training never sees, attributes by name, with their defaults.
     """
 
     upsample: str = "polyphase"
@@ -53,11 +54,24 @@ class SuperResolver(lightning.LightningModule):
     overlap: int = 0
     frame: int = 1
     windows_at_once: int = 8
+    use: Mapping = {}
     version = 1  # raised whenever the same weights make another estimate: cells made before are made again
 
     def __init__(self, rate: int):
         super().__init__()
         self.rate = rate
+        self.used()
+
+    def used(self, **settings) -> None:
+        """Sets what `use` names to `settings`, and the rest to its defaults. Raises UserError on another."""
+        unknown = settings.keys() - self.use.keys()
+        if unknown:
+            known = ", ".join(self.use) or "none"
+            raise UserError(
+                f"{type(self).__name__} has no setting {min(unknown)} of its use (it has: {known})."
+            )
+        for name, value in {**self.use, **settings}.items():
+            setattr(self, name, value)
 
     @classmethod
     def resolved(cls, settings: Mapping) -> dict:
@@ -116,8 +130,7 @@ class SuperResolver(lightning.LightningModule):
         upsample = "polyphase" if self.upsample == "none" else self.upsample
         if low.rate == rate:
             return low
-        shared = gcd(rate, low.rate)
-        up, down = rate // shared, low.rate // shared
+        up, down = ratio(low.rate, rate)
         margin = 0 if upsample == "fft" else -(-REACH * max(1, low.rate // rate + 1) // down)
 
         def read(first: int, count: int) -> Tensor:
@@ -154,7 +167,7 @@ class SuperResolver(lightning.LightningModule):
             raise UserError(f"{type(self).__name__} is an oracle: it needs the full-band reference.")
         batch, device = len(low.wave), low.wave.device
         if cutoff is None and not self.blind:
-            cutoff = torch.full((batch,), low.rate / 2, device=device)
+            cutoff = torch.full((batch,), float(low.rate / 2), device=device)
         if seeds is None:
             seeds = torch.arange(batch, device=device)
         lengths = resampled_length(low.lengths, low.rate, self.rate)
@@ -213,7 +226,7 @@ class SuperResolver(lightning.LightningModule):
             yield self.windows(low, [0], total, whole, seeds, reference)
             return
         # Samples after which both rates have one and a frame begins.
-        grid = lcm(self.rate // gcd(self.rate, low.rate), self.frame)
+        grid = lcm(ratio(low.rate, self.rate)[0], self.frame)
         window = window // grid * grid
         hop = (window - (self.overlap if self.window else self.rate // 10)) // grid * grid
         if hop <= 0:

@@ -6,9 +6,9 @@ The code does no more than that: linear magnitudes, no normalisation, nothing ad
 spectral branch may give negative magnitudes, which turn the phase.
 
 Where the poster differs or is silent: it prints the norm of the error (`norm`), the code's loss is its mean
-square (`mse`); lambda, of the decay of the weights, is given nowhere and is off in the code: it is the
-optimiser's `weight_decay`. The code has rates 2, 4 and 8 only; at others, whose copies of the low band do not
-fill the spectrum, a last one is begun and cut.
+square (`mse`); lambda, of the decay of the weights (`decay`), is given nowhere and is off in the code. The
+code has rates 2, 4 and 8 only; at others, whose copies of the low band do not fill the spectrum, a last one
+is begun and cut.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,17 +52,25 @@ def replicated(magnitude: Tensor, band: Tensor, replicator: str) -> Tensor:
 # Networks -------------------------------------------------------------------------------------------------
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Module:
-    """[B, inputs, T] -> [B, outputs, T / stride], orthogonal at first.
+def conv(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False, dilation: int = 1
+) -> nn.Module:
+    """[B, inputs, T] -> [B, outputs, T / stride], orthogonal at first; biases begin as zero.
 
     Padded as TensorFlow's SAME: with stride 2, output t lies around sample 2t + 1. `kernel` is odd.
     """
-    layer = nn.Conv1d(inputs, outputs, kernel, stride, bias=bias)
+    layer = nn.Conv1d(inputs, outputs, kernel, stride, dilation=dilation, bias=bias)
     nn.init.orthogonal_(layer.weight)
     if bias:
         nn.init.zeros_(layer.bias)
-    total = kernel - stride
+    total = dilation * (kernel - 1) + 1 - stride
     return nn.Sequential(nn.ConstantPad1d((total // 2, total - total // 2), 0.0), layer)
+
+
+def check_kernels(channels: Sequence[int], kernels: Sequence[int]) -> None:
+    """Raises UserError unless there is an odd kernel from 3 on for each of `channels`."""
+    if len(kernels) != len(channels) or any(kernel < 3 or kernel % 2 == 0 for kernel in kernels):
+        raise UserError(f"kernels={list(kernels)}: an odd one from 3 on for each of {list(channels)}.")
 
 
 class Branch(nn.Module):
@@ -72,21 +80,22 @@ class Branch(nn.Module):
     stride 2 for each of `channels` with its kernel, one more as bottleneck, and back by shuffles of 2, each
     joined by what came from the way down. dropout: after the activation, before the shuffle, from the
     bottleneck on. (The shuffle interleaves channels, where the code's has one phase after the other: the
-    same network with its channels in another order.)
+    same network with its channels in another order.) bias: of all convolutions; here of the bottleneck's and
+    the last only.
     """
 
-    def __init__(self, channels: Sequence[int], kernels: Sequence[int], dropout: float):
+    def __init__(self, channels: Sequence[int], kernels: Sequence[int], dropout: float, bias: bool = False):
         super().__init__()
         self.grid = 2 ** (len(channels) + 1)
         self.dropout, self.shuffle = nn.Dropout(dropout), PixelShuffle()
         self.down = nn.ModuleList(
-            conv(inputs, outputs, kernel, stride=2)
+            conv(inputs, outputs, kernel, stride=2, bias=bias)
             for (inputs, outputs), kernel in zip(pairwise([1, *channels]), kernels, strict=True)
         )
         self.bottleneck = conv(channels[-1], channels[-1], 9, stride=2, bias=True)
         self.up, inputs = nn.ModuleList(), channels[-1]
         for outputs, kernel in zip(reversed(channels), reversed(kernels), strict=True):
-            self.up.append(conv(inputs, 2 * outputs, kernel))
+            self.up.append(conv(inputs, 2 * outputs, kernel, bias=bias))
             inputs = 2 * outputs  # shuffled to half of these, and as many from the way down
         self.head = conv(inputs, 2, 9, bias=True)
 
@@ -133,8 +142,7 @@ class TFNet(nn.Module):
             raise UserError(f"replicator={replicator}: replicate, fold or zeros.")
         if w is not None and not 0 <= w <= 1:
             raise UserError(f"w={w}: from 0 to 1, or null to train one for each bin.")
-        if len(kernels) != len(channels) or any(kernel < 3 or kernel % 2 == 0 for kernel in kernels):
-            raise UserError(f"kernels={list(kernels)}: an odd one from 3 on for each of {list(channels)}.")
+        check_kernels(channels, kernels)
         self.block, self.replicator, self.fixed = block, replicator, w
         self.time = None if branches == "frequency" else Branch(channels, kernels, dropout)
         self.frequency = None if branches == "time" else Branch(channels, kernels, dropout)
@@ -182,21 +190,27 @@ class TimeFrequency(Regression):
     """`TFNet` with its options, on the Fourier-interpolated input: any scale.
 
     Terms: `mse`, the code's, and `norm`, the printed one, mean over items of ||y - H(x)||_2; whichever has a
-    weight. Windows to learn from should be one block. overlap: samples that blocks share in use, where they
-    cross-fade; the code's do not overlap (0), and their seams click.
+    weight; and `decay`, lambda's, half the sum of the squares of all weights but biases (the code's; printed
+    is their norm). Windows to learn from should be one block. overlap (of use): samples that blocks share,
+    where they cross-fade (None: half a block); the code's do not overlap (0), and their seams click.
     """
 
     upsample = "fft"
     defaults: ClassVar = {"weights": {"mse": 1.0}}
+    use: ClassVar = {"overlap": None}
 
-    def __init__(
-        self, weights: Mapping[str, float], optimizer: Mapping, rate: int, overlap: int = 4096, **model
-    ):
+    def __init__(self, weights: Mapping[str, float], optimizer: Mapping, rate: int, **model):
         super().__init__(weights, optimizer, rate)
         self.net = TFNet(**model)
-        if not 0 <= overlap < self.net.block:
-            raise UserError(f"overlap={overlap}: from 0 to less than the block of {self.net.block} samples.")
-        self.window, self.overlap = self.net.block, overlap
+        self.window = self.net.block
+        self.used()
+
+    def used(self, **settings) -> None:
+        super().used(**settings)
+        block = self.window or 0
+        self.overlap = block // 2 if self.overlap is None else self.overlap
+        if block and not 0 <= self.overlap < block:
+            raise UserError(f"overlap={self.overlap}: from 0 to less than the block of {block} samples.")
 
     def example(self, batch: int, samples: int) -> tuple:
         device = next(self.net.parameters()).device
@@ -210,7 +224,9 @@ class TimeFrequency(Regression):
         """Raises UserError where neither has a weight."""
         error = self.estimate(pair) - pair.high.wave
         terms = {"mse": error.square().mean(), "norm": error.flatten(1).norm(dim=1).mean()}
+        if self.weights.get("decay"):
+            terms["decay"] = sum(p.square().sum() for p in self.net.parameters() if p.ndim > 1) / 2
         terms = {name: term for name, term in terms.items() if self.weights.get(name)}
-        if not terms:
+        if not {"mse", "norm"} & terms.keys():
             raise UserError(f"{type(self).__name__} needs a weight above 0 for mse or norm.")
         return terms

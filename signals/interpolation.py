@@ -8,34 +8,35 @@ last value.
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, gcd
+from math import ceil
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from signals import resampling
+from signals.types import Rate
 
 POLE = 3**0.5 - 2
 REACH = 24  # samples after which |POLE|^n is below 1e-13
 
 
-def hold(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+def hold(wave: Tensor, rate_in: Rate, rate_out: Rate, length: int) -> Tensor:
     """Sample-and-hold: each sample lasts until the next."""
     return _interpolate(wave, rate_in, rate_out, length, _box, 1)
 
 
-def linear(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+def linear(wave: Tensor, rate_in: Rate, rate_out: Rate, length: int) -> Tensor:
     """Straight lines between the samples."""
     return _interpolate(wave, rate_in, rate_out, length, _triangle, 1)
 
 
-def cubic(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+def cubic(wave: Tensor, rate_in: Rate, rate_out: Rate, length: int) -> Tensor:
     """Cubic convolution over four samples (Keys 1981, a = -1/2)."""
     return _interpolate(wave, rate_in, rate_out, length, _keys, 2)
 
 
-def spline(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+def spline(wave: Tensor, rate_in: Rate, rate_out: Rate, length: int) -> Tensor:
     """The cubic spline through all samples.
 
     Equal to scipy.interpolate.make_interp_spline(k=3) more than 24 samples from the ends, where the two take
@@ -44,19 +45,19 @@ def spline(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
     return _interpolate(wave, rate_in, rate_out, length, _cardinal_spline, REACH + 2)
 
 
-def sinc(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+def sinc(wave: Tensor, rate_in: Rate, rate_out: Rate, length: int) -> Tensor:
     """`resampling.sinc`, cropped or continued with zeros to `length`: what is outside is silence to it."""
     resampled = resampling.sinc(wave, rate_in, rate_out)
     return pad(resampled, (0, length - resampled.shape[-1]))
 
 
-def fft(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
+def fft(wave: Tensor, rate_in: Rate, rate_out: Rate, length: int) -> Tensor:
     """scipy.signal.resample: the spectrum, continued with zeros. TFNet's.
 
     To it the signal, zero-padded to a whole number of periods of the two grids, repeats itself for ever: what
     is at one end is heard, ever fainter, from the other end on, so batch only what is of one length.
     """
-    up, down = rate_out // gcd(rate_in, rate_out), rate_in // gcd(rate_in, rate_out)
+    up, down = resampling.ratio(rate_in, rate_out)
     periods = max(ceil(wave.shape[-1] / down), ceil(length / up))
     spectrum = torch.fft.rfft(wave, periods * down)[..., : periods * min(up, down) // 2 + 1]
     if up != down and periods * min(up, down) % 2 == 0:  # the shared Nyquist bin stands for two, or for one
@@ -64,7 +65,7 @@ def fft(wave: Tensor, rate_in: int, rate_out: int, length: int) -> Tensor:
     return torch.fft.irfft(spectrum, periods * up)[..., :length] * (up / down)
 
 
-INTERPOLATIONS: dict[str, Callable[[Tensor, int, int, int], Tensor]] = {
+INTERPOLATIONS: dict[str, Callable[[Tensor, Rate, Rate, int], Tensor]] = {
     "hold": hold,
     "linear": linear,
     "cubic": cubic,
@@ -78,10 +79,10 @@ Kernel = Callable[[Tensor], Tensor]
 
 
 def _interpolate(
-    wave: Tensor, rate_in: int, rate_out: int, length: int, kernel: Kernel, reach: int
+    wave: Tensor, rate_in: Rate, rate_out: Rate, length: int, kernel: Kernel, reach: int
 ) -> Tensor:
     """Sum over k of wave[k] * kernel(t - k) at the times t of the result; `kernel` is zero beyond `reach`."""
-    up, down = rate_out // gcd(rate_in, rate_out), rate_in // gcd(rate_in, rate_out)
+    up, down = resampling.ratio(rate_in, rate_out)
     filters, count = _filters(kernel, reach, up, down), ceil(length / up)
     read = (count - 1) * down + resampling.span(filters)
     margins = (reach, max(0, read - reach - wave.shape[-1]))

@@ -6,7 +6,7 @@ Sample n of the result lies at n * rate_in / rate_out samples of the input.
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, gcd
+from math import ceil
 
 import scipy.signal
 import torch
@@ -15,9 +15,16 @@ from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
 from signals.errors import UserError
+from signals.types import Rate
 
 Filters = tuple[tuple[int, Tensor], ...]
 WHOLE = 2**20  # taps of one run of phases: 8 MB
+
+
+def ratio(rate_in: Rate, rate_out: Rate) -> tuple[int, int]:
+    """What `rate_in` is multiplied and divided by to become `rate_out`, in lowest terms: up, down."""
+    change = Fraction(rate_out) / Fraction(rate_in)
+    return change.numerator, change.denominator
 
 
 def polyphase(wave: Tensor, filters: Filters, down: int, count: int) -> Tensor:
@@ -51,9 +58,9 @@ def runs_of_phases(up: int, down: int, reach: Fraction) -> Iterator[Tensor]:
     yield from torch.arange(up).split(up if few else ceil(heard * up / down))
 
 
-def resample_poly(wave: Tensor, up: int, down: int) -> Tensor:
+def resample_poly(wave: Tensor, up: Rate, down: Rate) -> Tensor:
     """[B, 1, T] -> [B, 1, ceil(T * up / down)] as scipy.signal.resample_poly: Kaiser 5.0, zeros outside."""
-    up, down = up // gcd(up, down), down // gcd(up, down)
+    up, down = ratio(down, up)
     if up == down:
         return wave
     before, filters = _kaiser_filters(up, down)
@@ -85,23 +92,24 @@ def _kaiser_filters(up: int, down: int) -> tuple[int, Filters]:
     return before, tuple(filters)
 
 
-def resample(wave: Tensor, rate_in: int, rate_out: int) -> Tensor:
+def resample(wave: Tensor, rate_in: Rate, rate_out: Rate) -> Tensor:
     """[B, 1, T] -> [B, 1, ceil(T * rate_out / rate_in)] by `resample_poly`, rates in Hz."""
     return resample_poly(wave, rate_out, rate_in)
 
 
-def resampled_length(lengths: Tensor | int, rate_in: int, rate_out: int) -> Tensor | int:
+def resampled_length(lengths: Tensor | int, rate_in: Rate, rate_out: Rate) -> Tensor | int:
     """Samples that `lengths` at `rate_in` Hz become at `rate_out` Hz: ceil(T * rate_out / rate_in)."""
-    return -(-lengths * rate_out // rate_in)
+    up, down = ratio(rate_in, rate_out)
+    return -(-lengths * up // down)
 
 
-def sinc(wave: Tensor, rate_in: int, rate_out: int) -> Tensor:
+def sinc(wave: Tensor, rate_in: Rate, rate_out: Rate) -> Tensor:
     """[B, 1, T] -> [B, 1, ceil(T * rate_out / rate_in)] by torchaudio's "kaiser_best"."""
-    check_ratio(rate_in, rate_out)
+    up, down = checked_ratio(rate_in, rate_out)
     resampled = torchaudio.functional.resample(
         wave.double(),  # as in `polyphase`
-        rate_in,
-        rate_out,
+        down,
+        up,
         lowpass_filter_width=64,
         rolloff=0.9475937167399596,
         resampling_method="sinc_interp_kaiser",
@@ -110,17 +118,18 @@ def sinc(wave: Tensor, rate_in: int, rate_out: int) -> Tensor:
     return resampled.to(wave.dtype)
 
 
-def hann_sinc(wave: Tensor, rate_in: int, rate_out: int) -> Tensor:
+def hann_sinc(wave: Tensor, rate_in: Rate, rate_out: Rate) -> Tensor:
     """[B, 1, T] -> [B, 1, ceil(T * rate_out / rate_in)] by torchaudio's default: six zeros a side, Hann."""
-    check_ratio(rate_in, rate_out)
-    return torchaudio.functional.resample(wave.double(), rate_in, rate_out).to(wave.dtype)
+    up, down = checked_ratio(rate_in, rate_out)
+    return torchaudio.functional.resample(wave.double(), down, up).to(wave.dtype)
 
 
-def check_ratio(rate_in: int, rate_out: int) -> None:
-    """Raises UserError where torchaudio's table, up * down taps and more, would be larger than 128 MB."""
-    shared = gcd(rate_in, rate_out)
-    if (rate_in // shared) * (rate_out // shared) > 2**24:
+def checked_ratio(rate_in: Rate, rate_out: Rate) -> tuple[int, int]:
+    """`ratio`; raises UserError where torchaudio's table, up * down taps and more, would be above 128 MB."""
+    up, down = ratio(rate_in, rate_out)
+    if up * down > 2**24:
         raise UserError(
-            f"{rate_in} Hz to {rate_out} Hz by torchaudio's sinc: a ratio of {rate_out // shared} to "
-            f"{rate_in // shared} is too fine for it; polyphase and spline can have it."
+            f"{rate_in} Hz to {rate_out} Hz by torchaudio's sinc: a ratio of {up} to {down} is too fine for "
+            "it; polyphase and spline can have it."
         )
+    return up, down

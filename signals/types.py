@@ -5,24 +5,28 @@ Shapes use one alphabet everywhere: `B` batch, `C` channels, `T` samples, `F` fr
 """
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+Rate = int | Fraction  # Hz
+
 
 class Signal(NamedTuple):
     """A batch of mono signals of different lengths.
 
-    wave: [B, 1, T], zero-padded at the end. rate: Hz. lengths: [B], valid samples of each.
+    wave: [B, 1, T], zero-padded at the end. rate: Hz, a fraction where it is not whole (a sixth of 16 kHz).
+    lengths: [B], valid samples of each.
     """
 
     wave: Tensor
-    rate: int
+    rate: Rate
     lengths: Tensor
 
     @classmethod
-    def of(cls, wave: Tensor, rate: int) -> "Signal":
+    def of(cls, wave: Tensor, rate: Rate) -> "Signal":
         """A batch without padding: every sample of `wave` [B, 1, T] is valid."""
         return cls(wave, rate, torch.full((len(wave),), wave.shape[-1], device=wave.device))
 
@@ -35,10 +39,10 @@ class Recording(NamedTuple):
 
     read: Callable[[int, int], Tensor]
     samples: int
-    rate: int
+    rate: Rate
 
     @classmethod
-    def of(cls, wave: Tensor, rate: int) -> "Recording":
+    def of(cls, wave: Tensor, rate: Rate) -> "Recording":
         """A batch [B, 1, T] that is in memory anyway."""
         samples = wave.shape[-1]
 

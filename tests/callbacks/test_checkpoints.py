@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from callbacks import checkpoints
-from callbacks.checkpoints import Checkpoints, OutOfTime, StepSeeds, WholeFiles
+from callbacks.checkpoints import Best, Checkpoints, OutOfTime, StepSeeds, WholeFiles
 from callbacks.curves import CurveLogger, read_curves
 from datamodules.pairs import Mixture, PairDataModule
 from datamodules.store import Store
@@ -40,6 +40,14 @@ class Dropping(Stage):
     def held_out(self, pair: Pair) -> dict[str, torch.Tensor]:
         error = (self.net(pair.low.wave) - pair.high.wave).square().mean(dim=(1, 2))
         return {"model": error, "constant": pair.high.wave.square().mean(dim=(1, 2))}
+
+
+class Levelling(Dropping):
+    """Lowers its rate at every check that is not better than those before."""
+
+    def __init__(self):
+        super().__init__()
+        self.optimizer |= {"schedule": {"name": "plateau", "factor": 0.5, "patience": 0}}
 
 
 class Contending(AdversarialStage):
@@ -107,7 +115,7 @@ class Clock(lightning.Callback):
 
 def train(folder: Path, stage: type, killed_at: int | None = None, loaders: int = 0, **options) -> dict:
     """Trains, from the last checkpoint if there is one, and returns the one it leaves."""
-    path = folder / "last.ckpt"
+    path, best = folder / "last.ckpt", folder / "best.ckpt"
     clock = checkpoints.time if isinstance(checkpoints.time, Clock) else Clock()
     torch.set_num_threads(1)
     lightning.seed_everything(3, verbose=False)
@@ -119,7 +127,7 @@ def train(folder: Path, stage: type, killed_at: int | None = None, loaders: int 
         log_every_n_steps=1,
         accelerator="cpu",
         logger=CurveLogger(folder),
-        callbacks=[StepSeeds(3), Checkpoints(path, **options), Kill(killed_at), clock],
+        callbacks=[StepSeeds(3), Best(best), Checkpoints(path, **options), Kill(killed_at), clock],
         plugins=[WholeFiles()],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -127,10 +135,10 @@ def train(folder: Path, stage: type, killed_at: int | None = None, loaders: int 
     )
     resume = path if path.exists() else None
     trainer.fit(module, pairs(loaders), ckpt_path=resume, weights_only=True if resume else None)
-    return torch.load(path, weights_only=True)
+    return torch.load(path, weights_only=True) | {"best": torch.load(best, weights_only=True)}
 
 
-@pytest.fixture(scope="module", params=[Dropping, Contending])
+@pytest.fixture(scope="module", params=[Dropping, Levelling, Contending])
 def uninterrupted(request, tmp_path_factory) -> tuple[type, dict, dict]:
     folder = tmp_path_factory.mktemp("uninterrupted")
     return request.param, train(folder, request.param), measured(folder, request.param)
@@ -196,6 +204,23 @@ def test_losses_are_logged_at_every_step_and_held_out_at_every_check(uninterrupt
     turns = range(0, STEPS * EPOCHS, 2 if stage is Contending else 1)
     assert [step for step, _ in curves["train/error"]] == list(turns)
     assert [step for step, _ in curves["held_out/model"]] == [3, 7, 11]
+
+
+def test_the_weights_of_the_best_check_are_kept(uninterrupted):
+    _, through, curves = uninterrupted
+    checks = [value for _, value in curves["held_out/model"]]
+    assert through["best"]["batches_seen"] == STEPS * (checks.index(min(checks)) + 1)
+    assert through["callbacks"]["Best"]["value"] == pytest.approx(min(checks))
+
+
+def test_the_rate_falls_where_the_held_out_error_does_not(uninterrupted):
+    stage, through, curves = uninterrupted
+    if stage is not Levelling:
+        return
+    rate, best = OPTIMIZER["lr"], float("inf")
+    for _, value in curves["held_out/model"]:
+        rate, best = (rate, value) if value < best * (1 - 1e-4) else (rate / 2, best)
+    assert through["optimizer_states"][0]["param_groups"][0]["lr"] == rate < OPTIMIZER["lr"]
 
 
 def test_saved_every_so_many_minutes(tmp_path, monkeypatch):

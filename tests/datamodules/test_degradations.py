@@ -1,5 +1,6 @@
 """Degradations against SciPy and torchaudio: aligned, at the right rate, an item the same in any batch."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -475,8 +476,25 @@ def test_unknown_names_and_options_are_errors():
 def test_impossible_ratios_are_errors(name):
     with pytest.raises(UserError, match="5000 Hz: 48000 Hz is not a whole multiple of twice that"):
         degraded(noise(100), RATE, name, cutoff=5000)
-    with pytest.raises(UserError, match="twice that must be a whole rate"):
-        degraded(noise(100), 16_000, name, cutoff=8000 / 6)
+    with pytest.raises(UserError, match="twice that must be a whole rate, or a simple fraction"):
+        degraded(noise(100), 16_000, name, cutoff=1234.567)
+
+
+@pytest.mark.parametrize("name", ["decimate", "subsample", "butterworth", "polyphase", "sinc", "silence"])
+def test_a_sixth_of_16_khz_is_a_rate(name):
+    high = Signal.of(noise(2, 1, 6000), 16_000)
+    low, cutoff = degradation(name, cutoff=8000 / 6)(high, torch.tensor([0, 1]))
+    assert low.rate == Fraction(8000, 3)
+    assert low.lengths.tolist() == [1000, 1000] and low.wave.shape[-1] == 1000
+    assert cutoff.tolist() == pytest.approx([8000 / 6] * 2)
+
+
+def test_decimation_by_six_equals_scipy():
+    wave = noise(12_000)
+    ours = degraded(wave, 16_000, "decimate", cutoff=8000 / 6)
+    np.testing.assert_allclose(
+        ours[200:-200], scipy.signal.decimate(wave, 6, zero_phase=True)[200:-200], atol=1e-6
+    )
 
 
 def test_the_band_edge_of_a_codec_is_half_the_rate_unless_told():

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from datamodules.degradations import degradation
-from datamodules.pairs import Mixture, PairDataModule, Windows, crop, cut, item_seed
+from datamodules.pairs import Mixture, PairDataModule, Windows, at_peak, crop, cut, item_seed
 from datamodules.store import Store
 from signals.types import Pair, Signal
 
@@ -220,6 +220,29 @@ def test_test_pairs_are_whole_recordings_longest_first():
         wave = SPEECH.waves[row]
         np.testing.assert_array_equal(first.high.wave[i, 0, : len(wave)], wave)
         assert not first.high.wave[i, 0, len(wave) :].any()
+
+
+def test_test_pairs_may_be_the_middles_of_recordings():
+    """Degraded with what lies around them."""
+    whole, middle = data("stft_hard"), data("stft_hard", crop=1000)
+    (first, _), (cropped, short) = (pairs(module, module.test_dataloader()) for module in (whole, middle))
+    assert cropped.high.lengths.tolist() == [1000, 1000] and short.high.lengths.tolist() == [1000]
+    for row, length in enumerate((9000, 4000)):
+        inside = slice((length - 1000) // 2, (length - 1000) // 2 + 1000)
+        torch.testing.assert_close(cropped.high.wave[row], first.high.wave[row, :, inside], rtol=0, atol=0)
+        torch.testing.assert_close(cropped.low.wave[row], first.low.wave[row, :, inside], rtol=0, atol=1e-4)
+
+
+def test_peaks_are_those_of_each_signal_alone():
+    plain, level = (data("stft_hard", peaks=peaks) for peaks in (False, True))
+    for ours, theirs in zip(
+        pairs(plain, plain.test_dataloader()), pairs(level, level.test_dataloader()), strict=True
+    ):
+        for before, after in ((ours.low.wave, theirs.low.wave), (ours.high.wave, theirs.high.wave)):
+            peak = before.abs().amax(-1, keepdim=True)
+            torch.testing.assert_close(after, before / peak)
+    silence = Signal.of(torch.zeros(1, 1, 8), RATE)
+    assert not at_peak(silence).wave.any()
 
 
 def test_held_out_pairs_are_the_middles_of_recordings():

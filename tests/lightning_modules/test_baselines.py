@@ -50,6 +50,7 @@ def by_formula(name: str, low: np.ndarray) -> np.ndarray:
         "linear": lambda: np.interp(at, grid, low),
         "cubic": lambda: keys(low),
         "spline": lambda: scipy.interpolate.make_interp_spline(grid, low, k=3)(at),
+        "fourier": lambda: scipy.signal.resample(low, len(at)),
         "sinc": lambda: tones(len(at), RATE),  # band-limited interpolation of tones: the tones
     }[name]()
 

@@ -205,6 +205,21 @@ def test_the_rate_warms_up_by_steps_and_decays_by_batches(build):
     assert torch.tensor(rates.seen).T[-1].tolist() == [0.25, 0.5, 0.75, 1, 1, 1]
 
 
+def test_the_rate_falls_polynomially():
+    rates, schedule = Rates(), {"name": "polynomial", "power": 0.5, "last": 0.1, "steps": 4}
+    trainer_for(2, rates).fit(Single(OPTIMIZER | {"lr": 1.0, "schedule": schedule}), loader(3))
+    expected = [0.1 + 0.9 * (1 - step / 4) ** 0.5 for step in range(4)] + [0.1, 0.1]
+    assert torch.tensor(rates.seen)[:, 0].tolist() == pytest.approx(expected)
+
+
+def test_an_unknown_schedule_is_an_error():
+    with pytest.raises(UserError, match="schedule cosine: polynomial or plateau"):
+        Single(OPTIMIZER | {"schedule": {"name": "cosine"}}).configure_optimizers()
+    plateau = {"schedule": {"name": "plateau", "factor": 0.5, "patience": 2}}
+    with pytest.raises(UserError, match="two sides have none in common"):
+        Line(OPTIMIZER | plateau).configure_optimizers()
+
+
 def test_a_generator_that_steps_seldom_decays_by_batches_too():
     """At its next step: what it has until then is what the last step left."""
     rates = Rates()

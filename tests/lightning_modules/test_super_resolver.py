@@ -1,18 +1,22 @@
 """SuperResolver: any length and rate in, windows that leave no trace, and the test step."""
 
+from fractions import Fraction
+from typing import ClassVar
+
 import lightning
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from lightning_modules import build_method
 from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
 from signals.interpolation import hold
 from signals.resampling import resample
-from signals.types import Pair, Signal, silence_padding
+from signals.types import Pair, Rate, Signal, silence_padding
 
 RATE = 48000
-RATES = [8000, 16000, 24000, 32000, 44100, 48000]
+RATES = [Fraction(8000, 3), 8000, 16000, 24000, 32000, 44100, 48000]
 
 
 def noise_of(batch: int, samples: int, seed: int = 0) -> torch.Tensor:
@@ -55,7 +59,7 @@ class Held(Same):
 @pytest.mark.parametrize("rate", RATES)
 def test_a_sine_keeps_its_place(rate, upsample, window):
     samples = 2 * rate // 10 + 1
-    total = -(-samples * RATE // rate)
+    total = int(-(-samples * RATE // rate))
     out = Same(window, overlap=500, upsample=upsample)(Signal.of(sine(samples, rate), rate))
     assert out.rate == RATE
     assert out.wave.shape == (1, 1, total)
@@ -65,15 +69,14 @@ def test_a_sine_keeps_its_place(rate, upsample, window):
     assert error < 5e-3
 
 
-def sine(samples: int, rate: int) -> torch.Tensor:
-    return torch.sin(2 * torch.pi * 200 * torch.arange(samples, dtype=torch.float64) / rate).float()[
-        None, None
-    ]
+def sine(samples: int, rate: Rate) -> torch.Tensor:
+    time = torch.arange(samples, dtype=torch.float64) / float(rate)
+    return torch.sin(2 * torch.pi * 200 * time).float()[None, None]
 
 
 @pytest.mark.parametrize("rate", RATES)
 def test_an_impulse_comes_out_where_it_went_in(rate):
-    wave = torch.zeros(1, 1, rate // 10 + 7)
+    wave = torch.zeros(1, 1, rate // 10 + 500)
     at = 441  # where every one of the rates has a sample
     wave[..., at] = 1
     out = Same(2048, overlap=512)(Signal.of(wave, rate)).wave
@@ -105,7 +108,7 @@ def test_seeds_of_windows_are_no_other_items():
     assert len(seeds.unique()) == len(seeds) == 400
 
 
-@pytest.mark.parametrize("rate", [16000, 32000, 44100])
+@pytest.mark.parametrize("rate", [Fraction(8000, 3), 16000, 32000, 44100])
 def test_a_method_may_raise_the_rate_itself_in_windows(rate):
     """Windows of 1000 samples are not on the grid of 32 to 48 or 44.1 to 48 kHz: they are made so."""
     low = Signal.of(noise_of(2, rate // 5), rate)
@@ -113,7 +116,7 @@ def test_a_method_may_raise_the_rate_itself_in_windows(rate):
     model = Held(window=1000, overlap=90)
     windowed = model(low).wave
     assert len(model.calls) > 1
-    assert whole.shape[-1] == RATE // 5
+    assert whole.shape[-1] == -(-(rate // 5) * RATE // rate)
     torch.testing.assert_close(windowed, whole, rtol=0, atol=1e-6)
 
 
@@ -211,3 +214,18 @@ def test_the_test_step_gives_estimates_as_long_as_their_references(blind):
     _, cutoff, seeds, _ = model.calls[0]
     assert seeds.tolist() == [3, 2**60]
     assert cutoff is None if blind else cutoff.tolist() == [5000, 6000]
+
+
+class Tunable(Same):
+    use: ClassVar = {"loud": 1.0, "overlap": 3}
+
+
+def test_settings_of_use_are_set_and_set_back():
+    model = Tunable()
+    assert (model.loud, model.overlap) == (1.0, 0)  # the constructor's own, after
+    assert build_method("mine", RATE, {"itself": model}, {"loud": 2.0, "variant": "code"}) is model
+    assert (model.loud, model.overlap) == (2.0, 3)
+    build_method("mine", RATE, {"itself": model}, {})
+    assert (model.loud, model.overlap) == (1.0, 3)
+    with pytest.raises(UserError, match=r"Tunable has no setting soft of its use \(it has: loud, overlap\)"):
+        build_method("mine", RATE, {"itself": model}, {"soft": 1})

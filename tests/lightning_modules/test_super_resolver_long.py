@@ -1,5 +1,7 @@
 """Long recordings: read and written by stretches, equal to the whole, in their place and at their level."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from test_super_resolver import RATE, Held, Oracle, Same, noise_of, sine
@@ -53,7 +55,7 @@ def test_the_stretches_of_a_recording_are_all_of_it():
 
 
 @pytest.mark.parametrize("upsample", ["polyphase", *(name for name in INTERPOLATIONS if name != "fft")])
-@pytest.mark.parametrize("rate", [8000, 44100, 48000, 96000])
+@pytest.mark.parametrize("rate", [Fraction(8000, 3), 8000, 44100, 48000, 96000])
 def test_a_stretch_of_what_is_raised_is_the_same_of_the_whole(rate, upsample):
     model, low = Same(upsample=upsample), noise_of(2, 3001)
     whole = super_resolver.raise_rate(Signal.of(low, rate), RATE, upsample).wave

@@ -42,7 +42,9 @@ def tfnet(seed: int = 0, block: int = BLOCK, **options) -> TFNet:
 def method(seed: int = 0, weights=None, overlap: int = BLOCK // 2, **options) -> TimeFrequency:
     torch.manual_seed(seed)
     options = TINY | {"block": BLOCK} | options
-    return TimeFrequency(weights or {"mse": 1.0}, OPTIMIZER, RATE, overlap, **options)
+    stage = TimeFrequency(weights or {"mse": 1.0}, OPTIMIZER, RATE, **options)
+    stage.used(overlap=overlap)
+    return stage
 
 
 def quarter(batch: int, block: int = BLOCK) -> torch.Tensor:
