@@ -164,7 +164,8 @@ class PairDataModule(lightning.LightningDataModule):
 
     train: a mixture of stores, cut into windows of `window` samples. held_out: recordings for validation,
     their middle window each or, drawn by length, `held_out_windows` at random. test: whole recordings, or
-    their middle `crop` samples, batched by length. peaks: input and reference are each brought to a peak of 1.
+    their middle `crop` samples, batched by length. peaks: input and reference are brought to a peak of 1, each
+    by itself.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules.library import Library
 from experiments.configuration import Row, Table
-from experiments.plan import print_corpora, quiet, wanted_runs
+from experiments.plan import print_corpora, quiet, wanted_runs, without_missing
 from experiments.rows import Rows, tasks
 from experiments.runs import Runs, count_parameters
 from lightning_modules.stage import Stage
@@ -46,6 +46,14 @@ def training_flops(stage: Stage, run: Mapping) -> float | None:
     return passes * counter.get_total_flops() * run["training"]["steps"]
 
 
+def learnt(open_: Mapping, run: Mapping) -> str:
+    """What a run learns of that its configuration leaves open: ` of vctk to 2000 Hz`."""
+    told = f" of {run['data']['mixture']}" if open_["data"]["mixture"] is None else ""
+    edges = (data["data"]["degradation"].get("cutoff", "none") for data in (open_, run))
+    was, is_ = edges
+    return told + (f" to {is_:g} Hz" if was is None and is_ is not None else "")
+
+
 def plain(node):
     """Tuples as lists, for YAML."""
     if isinstance(node, Mapping):
@@ -71,6 +79,9 @@ def describe(
 ) -> int:
     """Prints all that is known before anything is prepared or trained."""
     quiet()
+    made = not library.demo or library.root.is_dir()  # the corpora are there, as far as they are
+    if made and not args.corpus:
+        config = without_missing(config, library, table, report)
     runs = Runs(args.paper, config, library, report)
     tester = Rows(table, config, args.protocol, library, runs, report)
     for row in rows:
@@ -80,7 +91,7 @@ def describe(
     own = [tester.settings(row) for row in rows if row.method == table.paper]
     shown |= {"method": own[0]} if own else {}
     report(yaml.safe_dump(plain(shown), sort_keys=False, default_flow_style=None, width=110))
-    if library.demo and not library.root.is_dir() and not args.corpus:
+    if not made and not args.corpus:
         report(f"corpora: the demo corpus will be made in {library.root}/: 11 minutes of audio, 40 MB")
     else:
         print_corpora(config, library, tester, rows)
@@ -91,8 +102,9 @@ def describe(
     for runs, name in wanted:
         count, stage = count_parameters(runs.config, name)
         run = runs.config["runs"][name]
+        told = f"run {name}{learnt(config['runs'][name], run)}: {run['stage']}, {count:,} parameters"
         if "released" in run:
-            report(f"run {name}: {run['stage']}, {count:,} parameters, converted from {runs.released(name)}")
+            report(f"{told}, converted from {runs.released(name)}")
             continue
         work = training_flops(stage, run)
         held = sum(p.numel() for p in stage.parameters()) + sum(p.numel() for p in stage.buffers())
@@ -100,8 +112,7 @@ def describe(
         seconds, disk = seconds + (work or 0) / speed, disk + 4 * (held + 2 * trained)
         memory = max(memory, 4 * (held + 3 * trained))  # weights, gradients and two moments
         report(
-            f"run {name}: {run['stage']}, {count:,} parameters, {run['training']['steps']:,} steps of "
-            f"{run['training']['batch']}, "
+            f"{told}, {run['training']['steps']:,} steps of {run['training']['batch']}, "
             + (f"{work:.2e} FLOP, about {human(work / speed)} here" if work else "of unknown cost")
         )
     report(

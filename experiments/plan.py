@@ -2,10 +2,11 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from datamodules.corpora import Missing
 from datamodules.library import Library, corpus_of
-from experiments.configuration import Row
+from experiments.configuration import Row, Table
 from experiments.rows import Rows, tasks
 from experiments.runs import Runs
 
@@ -21,7 +22,7 @@ def quiet() -> None:
 def print_corpora(config: Mapping, library: Library, tester: Rows, rows: list[Row]) -> None:
     """Present and expected files of every split that will be read. Raises UserError on a missing corpus."""
     table, report = tester.table, tester.report
-    trained = [config["runs"][run] for _, run in wanted_runs(tester, rows)]
+    trained = [runs.config["runs"][run] for runs, run in wanted_runs(tester, rows)]
     for mixture in dict.fromkeys(run["data"]["mixture"] for run in trained if "released" not in run):
         for name, part in config["mixtures"][mixture].items():
             for split in ("train", "validation") if part["weight"] > 0 else ():
@@ -31,6 +32,24 @@ def print_corpora(config: Mapping, library: Library, tester: Rows, rows: list[Ro
         if dataset:
             counts = library.select(table.split, **corpus_of(config["datasets"][dataset])).counts
             report(f"{dataset} {table.split}: {counts}")
+
+
+def without_missing(config: dict, library: Library, table: Table, report: Callable[[str], None]) -> dict:
+    """The configuration without the test sets whose corpus is not there, which are said: their columns stay
+    empty. Raises Missing where no test set is left.
+    """
+    datasets, gone = dict(config["datasets"]), []
+    for name in dict.fromkeys(column.dataset for column in table.columns):
+        if name and datasets[name]:
+            try:
+                library.select(table.split, **corpus_of(datasets[name]))
+            except Missing as missing:
+                datasets[name] = None
+                gone.append(missing)
+                report(f"{name}: left out: {missing}")
+    if gone and not any(column.dataset and datasets[column.dataset] for column in table.columns):
+        raise gone[0]
+    return config | {"datasets": datasets}
 
 
 def wanted_runs(tester: Rows, rows: list[Row]) -> list[tuple[Runs, str]]:

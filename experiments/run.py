@@ -161,7 +161,7 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
 
     from experiments.figures import draw_of
     from experiments.page import write_index
-    from experiments.plan import print_corpora, quiet
+    from experiments.plan import print_corpora, quiet, without_missing
     from experiments.rows import Rows, tasks
     from experiments.runs import Runs, check_trainer, deadline
 
@@ -172,6 +172,7 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
     until = deadline(config)
     if not args.corpus:
         library.make_demo()
+        config = without_missing(config, library, table, report)
     for seed in range(config["seed"], config["seed"] + args.seeds):
         runs = Runs(args.paper, config | {"seed": seed}, library, report, until)
         tester = Rows(table, config | {"seed": seed}, args.protocol, library, runs, report)

@@ -71,9 +71,17 @@ class Sinc(Interpolation):
 
 
 class Fourier(Interpolation):
-    """The spectrum, continued with zeros: what TFNet hears."""
+    """The spectrum, continued with zeros. To the Fourier transform a signal repeats itself for ever.
+
+    block: samples at `rate` that are transformed at once (None: the whole). TFNet hears blocks of 8192; in
+    just these, an LSD without window finds nothing at all above the cut-off, and measures its floor.
+    """
 
     kind = "fft"
+
+    def __init__(self, rate: int, block: int | None = None):
+        super().__init__(rate)
+        self.window = block
 
 
 class EnvelopeNoise(SuperResolver):
