@@ -1,4 +1,4 @@
-"""The demo corpus: eleven minutes of synthetic, full-band audio in the layouts of the real corpora.
+"""The demo corpus: sixteen minutes of synthetic, full-band audio in the layouts of the real corpora.
 
 For those who have no audio at hand. Everything is drawn from one seed: speech by a source-filter model
 (Rosenberg's glottal pulses through moving formants, with fricatives and plosives), music by plucked strings
@@ -27,9 +27,12 @@ from rich.progress import track
 from scipy.ndimage import convolve1d
 from scipy.signal import fftconvolve, lfilter, resample_poly
 
-DEMO_VERSION = 2
+DEMO_VERSION = 3
 MADE_BY = "wideband demo corpus"
-PARTS = ("VCTK-Corpus-0.92", "speech", "music", "effects", "ESC-50", "VoiceBank")
+PARTS = (
+    *("VCTK-Corpus-0.92", "speech", "music", "effects", "ESC-50", "VoiceBank"),
+    *("fma_small", "fma_metadata", "beethoven", "musdb18hq"),
+)
 
 RATE = 48_000  # Hz
 HOP = 240  # samples: a control frame of 5 ms
@@ -376,13 +379,22 @@ VOICEBANK = {  # speakers and utterances of each; p226 is for validation
     "clean_trainset_28spk_wav": (("p226", "p230", "p231", "p233", "p236"), 6),
     "clean_testset_wav": (("p232", "p257"), 4),
 }
+FMA = {"training": range(1, 7), "validation": range(7, 9), "test": range(9, 11)}  # artists of two tracks
+MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 2 / 3}  # from 320 kbit/s (0) to 32 (1): 128
+BEETHOVEN = (0, 1, 2, 3, 3808, 3809, 4068, 4069)  # four clips for training, two for validation, two for test
+MUSDB = {  # folder and track: who sings, and what the others are
+    "train/Actions - One Minute Smile": ("p228", {"drums": drums, "bass": guitar, "other": harpsichord}),
+    "train/The Demo - First Song": ("p225", {"drums": drums, "bass": guitar, "other": bells}),
+    "test/The Demo - Last Song": ("p360", {"drums": drums, "bass": guitar, "other": harpsichord}),
+}
 
 
 class Item(NamedTuple):
     path: str  # below the root of the corpora
-    sound: Callable[[Generator, float], np.ndarray]  # (rng, seconds) -> [T]
+    sound: Callable[[Generator, float], np.ndarray]  # (rng, seconds) -> [T] or, of two channels, [T, 2]
     seconds: tuple[float, float]  # from, to
     rate: int = RATE  # Hz
+    peak: tuple[float, float] = (0.3, 0.7)  # of full scale
 
 
 def plan(seed: int) -> list[Item]:
@@ -402,6 +414,15 @@ def plan(seed: int) -> list[Item]:
     for folder, (speakers, count) in VOICEBANK.items():
         for speaker in speakers:
             items += spoken(speaker, count, seed, f"VoiceBank/{folder}", ".wav")
+    plays = [play for play in MUSIC.values() if play is not piano]  # which is for Beethoven
+    for number, artist, _ in fma_tracks():
+        play = plays[artist % len(plays)]
+        items.append(Item(f"fma_small/000/{number:06d}.mp3", play, (6, 7), 44_100))
+    items += [Item(f"beethoven/{number}.wav", piano, (6, 8), 16_000) for number in BEETHOVEN]
+    for folder, (singer, stems) in MUSDB.items():
+        for stem, sound in {"vocals": partial(utterance, voice=Voice.of(singer, seed)), **stems}.items():
+            wide = partial(panned, sound=sound)
+            items.append(Item(f"musdb18hq/{folder}/{stem}.wav", wide, (6, 6), 44_100, (0.1, 0.24)))
     return items
 
 
@@ -420,14 +441,26 @@ def esc50_rows() -> list[tuple]:
     ]
 
 
+def fma_tracks() -> list[tuple[int, int, str]]:
+    """Number, artist and split of every track."""
+    artists = [(artist, split) for split, theirs in FMA.items() for artist in theirs]
+    return [(2 * artist + take, artist, split) for artist, split in artists for take in (0, 1)]
+
+
+def panned(rng: Generator, seconds: float, sound: Callable[[Generator, float], np.ndarray]) -> np.ndarray:
+    """A sound somewhere between left and right, of the same power wherever it is [T, 2]."""
+    angle = rng.uniform(0.2, 0.8) * np.pi / 2
+    return np.outer(sound(rng, seconds), [np.cos(angle), np.sin(angle)])
+
+
 def render(item: Item, rng: Generator) -> np.ndarray:
-    """The samples [T] of one file as 16-bit integers, with a peak of 0.3 to 0.7 of full scale."""
+    """The samples [T] or [T, 2] of one file as 16-bit integers."""
     wave = item.sound(rng, rng.uniform(*item.seconds))
     if item.rate != RATE:
-        wave = resample_poly(wave, item.rate // 300, RATE // 300)
-    wave *= rng.uniform(0.3, 0.7) * 2**15 / np.abs(wave).max()
+        wave = resample_poly(wave, item.rate // 100, RATE // 100)
+    wave *= rng.uniform(*item.peak) * 2**15 / np.abs(wave).max()
     # dither, without which the pauses would be digital silence, whose logarithm is not finite
-    return np.round(wave + rng.triangular(-1, 0, 1, wave.size)).astype(np.int16)
+    return np.round(wave + rng.triangular(-1, 0, 1, wave.shape)).astype(np.int16)
 
 
 def write(root: Path, seed: int, index: int) -> None:
@@ -437,8 +470,33 @@ def write(root: Path, seed: int, index: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")  # the workers of a killed process may still be at it
     wave = render(item, np.random.default_rng([seed, index]))
-    soundfile.write(part, wave, item.rate, "PCM_16", format=path.suffix[1:])
+    if path.suffix == ".mp3":
+        soundfile.write(part, wave, item.rate, "MPEG_LAYER_III", format="MP3", **MP3)
+    else:
+        soundfile.write(part, wave, item.rate, "PCM_16", format=path.suffix[1:])
     os.replace(part, path)
+
+
+def write_tables(root: Path) -> None:
+    """ESC-50's meta/esc50.csv, and of FMA's tracks.csv, with its header of two levels, what tells splits."""
+    columns = [("filename", "fold", "target", "category", "esc10", "src_file", "take")]
+    write_table(root / "ESC-50/meta/esc50.csv", columns + esc50_rows())
+    columns = [("", "artist", "set", "set"), ("", "id", "split", "subset"), ("track_id", "", "", "")]
+    rows = [(*row, "small") for row in fma_tracks()]
+    write_table(root / "fma_metadata/tracks.csv", columns + rows)
+
+
+def write_table(path: Path, rows: list[tuple]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+
+
+def write_mixtures(root: Path) -> None:
+    """Of every track of MUSDB18-HQ, the sum of its stems."""
+    for folder, (_, stems) in MUSDB.items():
+        at = root / "musdb18hq" / folder
+        waves = [soundfile.read(at / f"{stem}.wav", dtype="int16")[0] for stem in ("vocals", *stems)]
+        soundfile.write(at / "mixture.wav", sum(waves), 44_100, "PCM_16")
 
 
 def signs(root: Path) -> tuple[Path, Path]:
@@ -475,8 +533,6 @@ def write_demo_corpus(root: Path, seed: int = 0, workers: int | None = None) -> 
             list(track(files, "making the demo corpus", count))
         for left in set(root.rglob("*.part")) - {doing}:
             left.unlink(missing_ok=True)
-        meta = root / "ESC-50/meta/esc50.csv"
-        meta.parent.mkdir(exist_ok=True)
-        rows = [("filename", "fold", "target", "category", "esc10", "src_file", "take"), *esc50_rows()]
-        meta.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+        write_mixtures(root)
+        write_tables(root)
         os.replace(doing, done)

@@ -164,8 +164,7 @@ class PairDataModule(lightning.LightningDataModule):
 
     train: a mixture of stores, cut into windows of `window` samples. held_out: recordings for validation,
     their middle window each or, drawn by length, `held_out_windows` at random. test: whole recordings, or
-    their middle `crop` samples, batched by length. peaks: input and reference are brought to a peak of 1, each
-    by itself.
+    their middle `crop` samples, batched by length. peaks: input and reference each get a peak of 1.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ def is_built(table: Table, row: Row) -> bool:
 
 
 def matching(
-    records: list[dict], row: Row, column: Column, preset: str | None, protocol: str | None
+    table: Table, records: list[dict], row: Row, column: Column, preset: str | None, protocol: str | None
 ) -> list[dict]:
     """Records of this cell, as run under its row's own changes of the protocol."""
     return [
@@ -67,6 +67,7 @@ def matching(
         if (r["system"], r["dataset"], r["scale"], r["cutoff_hz"], r["loss"])
         == (row.system, column.dataset, column.scale, column.cutoff_hz, column.loss)
         and column.metric in r["mean"]
+        and r["identity"].get("table", {}) == table.config
         and (r["kind"] == "count" or (preset in (None, r["preset"]) and protocol in (None, r["protocol"])))
         and is_current(r)
     ]
@@ -125,7 +126,7 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
     if not is_built(table, row):
         line["standing"] = "not built yet"
         return line
-    found = matching(records, row, column, preset, protocol)
+    found = matching(table, records, row, column, preset, protocol)
     if not found:
         return line
 

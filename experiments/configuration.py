@@ -1,4 +1,4 @@
-"""Configuration: base, paper, preset, then `key=value`; an unknown key is an error that names the nearest.
+"""Configuration: base, paper, table, preset, then `key=value`; an unknown key is an error, with the nearest.
 
 Reading it needs neither torch nor Lightning.
 """
@@ -6,7 +6,7 @@ Reading it needs neither torch nor Lightning.
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -63,6 +63,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     split: str = "test"  # whose recordings it is about
+    config: Mapping = field(default_factory=dict)  # over the paper's, for this table
 
     def row(self, system: str) -> Row:
         for row in self.rows:
@@ -138,7 +139,8 @@ def load_table(paper: str, name: str) -> Table:
                 **mappings,
             )
         )
-    return Table(paper, name, page["title"], columns, tuple(rows), page.get("split", "test"))
+    split, config = page.get("split", "test"), page.get("config", {})
+    return Table(paper, name, page["title"], columns, tuple(rows), split, config)
 
 
 def flat_keys(node: Mapping, prefix: str = "") -> dict[str, object]:
@@ -196,16 +198,18 @@ def configure(
     overrides: Iterable[str] = (),
     guest: Mapping | None = None,
     corpus: Mapping | None = None,
+    table: Mapping | None = None,
 ) -> dict:
     """The resolved configuration as a plain dict. Raises UserError on anything unknown or of a wrong type.
 
+    table: what a table says otherwise than its paper.
     guest: the run of a method that the paper does not know, `runs.guest`, over the paper's defaults for such.
     corpus: trained and tested on, in the place of all that the paper names.
     """
     page = load_paper(paper)
     if "config" not in page:
         raise UserError(f"{paper}: not built yet.")
-    base = OmegaConf.merge(OmegaConf.load(HERE / "base.yaml"), page["config"])
+    base = OmegaConf.merge(OmegaConf.load(HERE / "base.yaml"), page["config"], table or {})
     sizes = OmegaConf.create(page["presets"][preset])
     if guest:
         if "guest" not in page:

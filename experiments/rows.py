@@ -106,13 +106,15 @@ class Rows:
 
     def identity(self, row: Row, task: Column) -> dict:
         task_ = {"dataset": task.dataset, "scale": task.scale, "cutoff_hz": task.cutoff_hz, "loss": task.loss}
+        table = {"table": self.table.config} if self.table.config else {}
         if task.dataset is None:  # what the paper's full networks have, whatever was trained
-            full = configure(self.table.paper, "full")["runs"]
+            full = configure(self.table.paper, "full", table=self.table.config)["runs"]
             built = {part: full[run] for part, run in self.table.parts(row, task).items()}
             return {
                 "system": row.system,
                 "method": row.method,
                 "task": task_,
+                **table,
                 "metric": task.metric,
                 "runs": built,
             }
@@ -127,6 +129,7 @@ class Rows:
             "settings": self.settings(row),
             "parts": parts,
             "task": task_,
+            **table,
             "protocol": self.protocol,
             "rule": self.rule(row, task),
             "rate": self.rate(row, task),
@@ -281,7 +284,7 @@ class Rows:
 
     def count(self, row: Row, task: Column, folder: Path) -> dict:
         """Counts the parameters of a row's networks at their full size, and writes that as a record."""
-        full = configure(self.table.paper, "full")
+        full = configure(self.table.paper, "full", table=self.table.config)
         total = sum(count_parameters(full, run)[0] for run in self.table.parts(row, task).values())
         identity = self.identity(row, task)
         record = {

@@ -242,8 +242,9 @@ def run(args: argparse.Namespace) -> int:
             table = replace(table, rows=(*table.rows, row))
         args.row = [*(args.row or []), row.system]
     rows = chosen_rows(table, args.row)
-    config = configure(args.paper, args.preset, args.overrides, guest=guest, corpus=corpus)
-    changed = changes(config, configure(args.paper, args.preset, guest=guest, corpus=corpus))
+    over = {"guest": guest, "corpus": corpus, "table": table.config}
+    config = configure(args.paper, args.preset, args.overrides, **over)
+    changed = changes(config, configure(args.paper, args.preset, **over))
     config |= {"preset": args.preset, "changes": changed, "corpus": args.corpus}
     if not args.row:
         rows = with_weights(table, rows, config)

@@ -391,8 +391,12 @@ class Runs:
         """
         trained = self.held_out(stage, data)
         fresh = self.untrained(name)
-        for buffer, learnt in zip(fresh.buffers(), stage.buffers(), strict=True):
-            buffer.copy_(learnt)  # the latent's scale, the mean mel: the same yardstick for both
+        for ours, theirs in zip(fresh.modules(), stage.modules(), strict=True):
+            if not isinstance(ours, torch.nn.modules.batchnorm._BatchNorm):  # whose are part of the network
+                for buffer, learnt in zip(
+                    ours.buffers(recurse=False), theirs.buffers(recurse=False), strict=True
+                ):
+                    buffer.copy_(learnt)  # the latent's scale, the mean mel: the same yardstick for both
         measures = {
             "trained": trained["held_out/model"],
             "untrained": self.held_out(fresh, data)["held_out/model"],

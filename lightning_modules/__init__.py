@@ -12,6 +12,7 @@ from signals.errors import UserError
 
 METHODS = {
     "unprocessed": "baselines:Unprocessed",
+    "silence": "baselines:Silence",
     "spline": "baselines:Spline",
     "cubic": "baselines:Cubic",
     "linear": "baselines:Linear",
@@ -26,6 +27,7 @@ METHODS = {
     "qista": "qista:QistaNetAudio",
     "tfnet": "tfnet:TimeFrequency",
     "fma_unet": "fma_unet:FmaUNet",
+    "separate_then_enhance": "separation:SeparateThenEnhance",
     "kuleshov_audiounet": "kuleshov:KuleshovAudioUNet",
     "kuleshov_tfilm": "kuleshov:KuleshovTFiLM",
     "li_dnn": "li_dnn:LiDNN",

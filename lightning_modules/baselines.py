@@ -19,6 +19,13 @@ class Unprocessed(SuperResolver):
         return low.wave
 
 
+class Silence(SuperResolver):
+    """Nothing: what a score is worth where there is no estimate."""
+
+    def resolve(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor | None) -> Tensor:
+        return torch.zeros_like(low.wave)
+
+
 class Interpolation(SuperResolver):
     """Interpolation from the lowest rate that holds the band, twice the cut-off.
 

@@ -11,11 +11,13 @@ bins below int(F * cutoff / (rate / 2)) of F, -HF the rest (nan where there are 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from math import ceil
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import max_pool1d, pad
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
 from signals.types import Signal, aligned, valid
@@ -193,6 +195,44 @@ def mse(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> di
     return {"": (estimated - referred).square().sum((1, 2)) / reference.lengths}
 
 
+def l1_aligned(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+    """`l1` of the estimate or of its negative, whichever is less: losses of magnitudes know no sign."""
+    return _either_sign(l1, estimate, reference)
+
+
+def mse_aligned(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+    """`mse` of the estimate or of its negative, whichever is less."""
+    return _either_sign(mse, estimate, reference)
+
+
+def _either_sign(metric: Metric, estimate: Signal, reference: Signal) -> dict[str, Tensor]:
+    flipped = estimate._replace(wave=-estimate.wave)
+    return {"": torch.minimum(metric(estimate, reference)[""], metric(flipped, reference)[""])}
+
+
+def polarity(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+    """1 where the estimate correlates negatively with the reference, else 0; nan where either is silent.
+
+    The mean of it is the share of recordings that came out flipped.
+    """
+    estimated, referred = aligned(estimate, reference)
+    flipped = (estimated.double() * referred).sum((1, 2)) < 0
+    return {"": flipped.double().where(_sounds(estimated) & _sounds(referred), torch.nan)}
+
+
+def by_polarity(metric: Metric) -> Metric:
+    """`metric`, and again `-flipped` where the estimate correlates negatively with the reference, `-upright`
+    where it does not; each is nan for the others.
+    """
+
+    def scores(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+        values, flipped = metric(estimate, reference)[""], polarity(estimate, reference)[""]
+        upright = values.where(flipped == 0, torch.nan)
+        return {"": values, "-flipped": values.where(flipped == 1, torch.nan), "-upright": upright}
+
+    return scores
+
+
 def mr_stft(
     estimate: Signal,
     reference: Signal,
@@ -251,6 +291,70 @@ def seam(
     return {"": (steps[0] - steps[1]).abs().where(sounds & (cutoff < reference.rate / 2), torch.nan)}
 
 
+def block_seam(
+    estimate: Signal, reference: Signal, cutoff: Tensor | None = None, block: int = 8192
+) -> dict[str, Tensor]:
+    """How much larger the jumps of the error are at the borders of blocks than elsewhere, in dB.
+
+    With the error e = estimate - reference and its jumps d[n] = e[n] - e[n - 1], it is
+    10 log10(mean of d^2 at n = block, 2 block, ... / mean of d^2 elsewhere), each mean plus 1e-12. 0 dB:
+    blocks that were made one by one join as if they were one. nan where there is no border or no error.
+    block: samples. A recording has few borders, so a single score is rough; the mean of many is not.
+    """
+    estimated, referred = (wave[:, 0].double() for wave in aligned(estimate, reference))
+    error = estimated - referred
+    jumps = error.diff().square()  # of n = 1, 2, ...
+    at = torch.arange(1, error.shape[-1], device=error.device)
+    inside = valid(reference.lengths - 1, len(at))
+    border, elsewhere = (_mean(jumps, inside & where) + 1e-12 for where in (at % block == 0, at % block > 0))
+    return {"": (10 * (border / elsewhere).log10()).where(_sounds(error), torch.nan)}
+
+
+CLICK_WINDOW = 10.0  # ms: how long a moment is, of which a usual bend is taken
+CLICK_USUAL = 0.9  # the quantile of a moment's bends that is usual
+CLICK_OUTLIER = 8.0  # times the usual bend; of normal noise, 13 standard deviations
+CLICK_LEAST = 0.005  # times the estimate's RMS: the least that is usual, in pauses
+CLICK_NEW = 2.0  # times the reference's largest bend nearby
+CLICK_NEAR = 1.0  # ms: what is nearby
+
+
+def clicks(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+    """Pops per second that the reference does not have.
+
+    They are found as in restoration (Godsill and Rayner 1998, chapter 5): as outliers of a residual, against
+    a robust scale of the moment. The residual is the bend |x[n - 1] - 2 x[n] + x[n + 1]|, where impulses and
+    steps stand out. Its scale is the 0.9 quantile of the bends in windows of 10 ms: the largest of the window
+    about n and of the two beside it (so an onset is no outlier), and at least 0.005 of the estimate's RMS.
+    A sample clicks where the estimate's bend is more than 8 times that scale, and more than twice any bend
+    that the reference, brought to the estimate's RMS, has within 1 ms. Clicks up to 2 ms apart are one.
+    Neither a gain nor a low-pass makes clicks, and what the recording masks does not count; a delay of more
+    than 1 ms does make the recording's own clicks new. nan where the estimate is not finite.
+    """
+    waves = [wave[:, 0] for wave in aligned(estimate, reference)]
+    size, rate = waves[0].shape[-1], reference.rate
+    near, window = round(CLICK_NEAR / 1000 * rate), round(CLICK_WINDOW / 1000 * rate)
+    inside = valid(reference.lengths - 1, size)  # samples with a neighbour on either side
+    bend, bend_ref = (pad(wave.diff(n=2).abs(), (1, 1)) * inside for wave in waves)
+    rms, rms_ref = ((wave.square().sum(-1) / reference.lengths).sqrt() for wave in waves)
+
+    framed, counts = _framed(bend, reference.lengths, Frames(window, window, "mirror"))
+    usual = framed.kthvalue(ceil(CLICK_USUAL * window), dim=-1).values  # of window n, about n * window
+    usual = _widest(pad(usual * valid(counts, usual.shape[-1]), (0, 1)), 1)
+    nearest = (torch.arange(size, device=bend.device) + window // 2) // window
+    scale = torch.maximum(usual, CLICK_LEAST * rms[:, None])[:, nearest]
+
+    gain = rms / rms_ref.clamp(min=torch.finfo(rms.dtype).eps)
+    known = gain[:, None] * _widest(bend_ref, near)
+    clicking = (bend > CLICK_OUTLIER * scale) & (bend > CLICK_NEW * known)
+    starts = pad(_widest(clicking.to(bend), near), (1, 0)).diff() > 0
+    return {"": (starts.sum(1) * rate / reference.lengths).where(rms.isfinite(), torch.nan)}
+
+
+def _widest(values: Tensor, reach: int) -> Tensor:
+    """The largest of `values` [B, T] from `reach` before to `reach` after each [B, T]."""
+    return max_pool1d(values[:, None], 2 * reach + 1, 1, reach)[:, 0]
+
+
 def tones(
     estimate: Signal, reference: Signal, cutoff: Tensor | None = None, period: int = 32
 ) -> dict[str, Tensor]:
@@ -298,8 +402,15 @@ METRICS: dict[str, Metric] = {
     "si_sdr": si_sdr,
     "l1": l1,
     "mse": mse,
+    "l1_aligned": l1_aligned,
+    "mse_aligned": mse_aligned,
+    "l1_by_polarity": by_polarity(l1),
+    "mse_by_polarity": by_polarity(mse),
+    "polarity": polarity,
     "mr_stft": mr_stft,
     "seam": seam,
+    **{f"block_seam_{block}": partial(block_seam, block=block) for block in (8192, 16384, 65536)},
+    "clicks": clicks,
     "tones": tones,
     **{name: _perceptual(name) for name in ("pesq_wb", "pesq_nb", "stoi", "visqol", "nisqa")},
 }

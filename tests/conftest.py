@@ -18,6 +18,8 @@ SPEAKERS = (
 )  # of VCTK: two to train on, one for validation, two for tests
 VOICES = {"clean_trainset_28spk_wav": ("p226", "p230", "p231"), "clean_testset_wav": ("p232", "p257")}
 FOLDS = (1, 4, 5)  # of ESC-50: training, validation, test
+TRACKS = {"training": range(2, 8), "validation": range(8, 10), "test": range(10, 12)}  # of FMA
+CLIPS = (0, 1, 3808, 4068)  # of SampleRNN's Beethoven: two to train on, one for validation, one for tests
 
 
 def write_noise(path: Path, seed: int, seconds: float = 1.0) -> None:
@@ -28,7 +30,8 @@ def write_noise(path: Path, seed: int, seconds: float = 1.0) -> None:
     wave = np.fft.irfft(np.fft.rfft(rng.standard_normal(samples)) / (1 + hertz / 1000), samples)
     wave *= 0.3 + np.sin(np.linspace(0, (2 + seed % 5) * np.pi, samples)) ** 2
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, 0.5 * wave / np.abs(wave).max(), RATE, subtype="PCM_16")
+    subtype = "MPEG_LAYER_III" if path.suffix == ".mp3" else "PCM_16"
+    soundfile.write(path, 0.5 * wave / np.abs(wave).max(), RATE, subtype)
 
 
 def write_corpus(root: Path) -> Path:
@@ -36,6 +39,13 @@ def write_corpus(root: Path) -> Path:
     vctk = root / "VCTK-Corpus-0.92" / "wav48_silence_trimmed"
     for take in range(20):  # of King et al.'s one speaker, enough to need no stand-in
         write_noise(vctk / "p228" / f"p228_{take:03}_mic1.flac", take, seconds=0.5)
+    for take in (
+        *range(1, 13),
+        *range(16, 24),
+        355,
+        356,
+    ):  # and of Kuleshov et al.'s, of whom two are held out
+        write_noise(vctk / "p225" / f"p225_{take:03}_mic1.flac", 100 + take, seconds=0.6)
     files = [vctk / name / f"{name}_{take:03}_mic1.flac" for name in SPEAKERS for take in (1, 2)]
     for part in ("speech", "music", "effects"):
         files += [root / part / f"{part}_{group}" / "1.flac" for group in "abcdef"]
@@ -45,11 +55,18 @@ def write_corpus(root: Path) -> Path:
         ]
     clips = [(f"{fold}-{take}-A-0.wav", fold) for fold in FOLDS for take in (1, 2)]
     files += [root / "ESC-50" / "audio" / name for name, _ in clips]
+    tracks = [(track, split) for split, numbers in TRACKS.items() for track in numbers]
+    files += [root / "fma_small" / "000" / f"{track:06}.mp3" for track, _ in tracks]
+    files += [root / "beethoven" / f"{clip}.wav" for clip in CLIPS]
     for seed, path in enumerate(files):
         write_noise(path, seed)
     (root / "ESC-50" / "meta").mkdir()
     with (root / "ESC-50" / "meta" / "esc50.csv").open("w", newline="") as lines:
         csv.writer(lines).writerows([("filename", "fold"), *clips])
+    (root / "fma_metadata").mkdir()
+    with (root / "fma_metadata" / "tracks.csv").open("w", newline="") as lines:  # a header of two levels
+        header = [("", "artist", "set"), ("", "id", "split"), ("track_id", "", "")]
+        csv.writer(lines).writerows([*header, *((track, track // 2, split) for track, split in tracks)])
     return root
 
 

@@ -92,15 +92,22 @@ BEETHOVEN_WHERE = (
 BEETHOVEN_CLIPS = {"train": range(3808), "validation": range(3808, 4068), "test": range(4068, 4328)}
 
 
-def beethoven(root: Path, split: str) -> Selection:
-    """SampleRNN's piano sonatas (Mehri 2017), 4,328 clips of 8 s at 16 kHz, split 88/6/6 by their numbers."""
+def beethoven(root: Path, split: str, stand_in: dict | None = None) -> Selection:
+    """SampleRNN's piano sonatas (Mehri 2017), 4,328 clips of 8 s at 16 kHz, split 88/6/6 by their numbers.
+
+    Its terms must be accepted: where the folder is not there, `stand_in` (the options of `folder`) takes its
+    place, and says so.
+    """
+    expected = len(BEETHOVEN_CLIPS[split])
+    if stand_in is not None and not (root / "beethoven").is_dir():
+        return stood_in("beethoven", root, split, stand_in, expected)
     base = demand(root / "beethoven", "beethoven", BEETHOVEN_WHERE)
     numbered = [(re.search(r"\d+$", path.stem), path) for path in audio_below(base, "*")]
     clips = {int(n[0]): path for n, path in numbered if n}
     items = tuple(
         Item(clips[n], clips[n].stem, "beethoven") for n in sorted(clips) if n in BEETHOVEN_CLIPS[split]
     )
-    return Selection("beethoven", split, items, len(BEETHOVEN_CLIPS[split]), stand_in=is_demo(root))
+    return Selection("beethoven", split, items, expected, stand_in=is_demo(root))
 
 
 # MUSDB18-HQ -----------------------------------------------------------------------------------------------
@@ -167,6 +174,11 @@ def audiostock(root: Path, split: str, stand_in: dict | None = None) -> Selectio
         return Selection("audiostock", split, items, AUDIOSTOCK_TRACKS, stand_in=is_demo(root))
     if stand_in is None:
         raise UserError(f"corpus audiostock: no {listing}. {AUDIOSTOCK_WHERE}")
-    check_options("audiostock, stand_in,", folder, stand_in)
-    found = folder(root, split, **stand_in)
-    return Selection(found.corpus, split, found.items, AUDIOSTOCK_TRACKS, True, found.min_bandwidth)
+    return stood_in("audiostock", root, split, stand_in, AUDIOSTOCK_TRACKS)
+
+
+def stood_in(corpus: str, root: Path, split: str, options: dict, expected: int) -> Selection:
+    """What `folder` finds with these options, in the place of a corpus that is not there."""
+    check_options(f"{corpus}, stand_in,", folder, options)
+    found = folder(root, split, **options)
+    return Selection(found.corpus, split, found.items, expected, True, found.min_bandwidth)

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from datamodules.corpora.selection import (
     Item,
     Missing,
@@ -51,8 +53,7 @@ VCTK_RELEASES = {
 VCTK_TEST = {"p360", "p361", "p362", "p363", "p364", "p374", "p376", "s5"}  # the last 8; 2,937 utterances
 VCTK_VALIDATION = {"p347", "p351"}  # ours: the papers name none
 VCTK_DROPPED = {"p280", "p315"}  # faults of the second microphone; no transcripts
-KULESHOV_TEST = {"p347", "p351", "p360", "p361", "p362", "p363", "p364", "p374", "p376"}
-KULESHOV_P225_TEST = {f"p225_{number}" for number in (355, 356, 357, 358, 359, 363, 365, 366)}
+KULESHOV = yaml.safe_load(Path(__file__).with_name("kuleshov.yaml").read_text())
 
 
 def utterance(item: Item) -> str:
@@ -70,11 +71,27 @@ def by_speaker(
     return [item for item in items if item.group not in test | validation | set(dropped)]
 
 
+def numbers(ranges: str) -> list[str]:
+    """`001-003, 005` as 001, 002, 003 and 005: speakers or utterances as their names have them."""
+    spans = [[int(end) for end in span.split("-")] for span in ranges.split(",")]
+    return [f"{number:03d}" for span in spans for number in range(span[0], span[-1] + 1)]
+
+
+def listed(division: str, split: str) -> list[str]:
+    """The numbers that Kuleshov et al. published for a split; validation and test are the same."""
+    return numbers(KULESHOV[division]["train" if split == "train" else "held_out"])
+
+
+def kuleshov(items: list[Item], split: str) -> list[Item]:
+    """All speakers, by speaker."""
+    speakers = {f"p{number}" for number in listed("kuleshov", split)}
+    return [item for item in items if item.group in speakers]
+
+
 def kuleshov_p225(items: list[Item], split: str) -> list[Item]:
-    """One speaker by utterance: eight, which are validation and test alike, and the rest."""
-    held_out = split != "train"
-    speaker = [item for item in items if item.group == "p225"]
-    return [item for item in speaker if (utterance(item) in KULESHOV_P225_TEST) == held_out]
+    """One speaker, by utterance."""
+    utterances = {f"p225_{number}" for number in listed("kuleshov_p225", split)}
+    return [item for item in items if utterance(item) in utterances]
 
 
 def king_p228(items: list[Item], split: str) -> list[Item]:
@@ -110,11 +127,8 @@ VCTK_DIVISIONS = {
         partial(by_speaker, test=VCTK_TEST, validation=VCTK_TEST, dropped=VCTK_DROPPED),
         {"validation": 2937, "test": 2937},
     ),
-    "kuleshov": Division(
-        partial(by_speaker, test=KULESHOV_TEST, validation=KULESHOV_TEST, dropped={"s5"}),  # s5: 0.92 only
-        {"train": 40705, "validation": 3552, "test": 3552},
-    ),
-    "kuleshov_p225": Division(kuleshov_p225, {"train": 223, "validation": 8, "test": 8}),
+    "kuleshov": Division(kuleshov, KULESHOV["kuleshov"]["files"]),
+    "kuleshov_p225": Division(kuleshov_p225, KULESHOV["kuleshov_p225"]["files"]),
     "king_p228": Division(king_p228, {"train": 321, "validation": 22, "test": 22}),
     "king": Division(king, {}),
     "all": Division(lambda items, split: items if split == "test" else [], {}),
@@ -155,7 +169,8 @@ def vctk(
         ssr_eval: the last 8 speakers are test (ssr_eval, NVSR, AudioSR); validation is ours.
         nuwave: 100 speakers train, the same last 8 test, and, as published, validate (NU-Wave 1 and 2).
         kuleshov: 100 speakers train; 9 others validate and test, as published (Kuleshov 2017, TFNet; 0.80).
-        kuleshov_p225: one speaker; 8 utterances validate and test, as published (Kuleshov 2017, TFNet; 0.80).
+        kuleshov_p225: one speaker; 223 listed utterances train, 8 others validate and test, as published
+            (Kuleshov 2017, TFNet; 0.80).
         king_p228: one speaker, 88/6/6 by utterance, as AudioEDSR's code has it.
         king: all speakers, 88/6/6 by speaker, as its paper has it.
         all: every recording, for test.

@@ -10,7 +10,7 @@ import soundfile
 
 from datamodules.corpora import CORPORA, SPLITS, Missing, select, split_groups
 from datamodules.corpora.hub import fetch_hub, suffix_of
-from datamodules.corpora.speech import KULESHOV_TEST, VCTK_TEST, VCTK_VALIDATION
+from datamodules.corpora.speech import KULESHOV, VCTK_TEST, VCTK_VALIDATION, numbers
 from datamodules.library import Library
 from signals.errors import UserError
 
@@ -78,28 +78,54 @@ def test_nuwave_validates_on_its_test_speakers(tmp_path):
     assert select(tmp_path, "test", **options).expected == 2937
 
 
+KULESHOV_TEST = {"p347", "p351", "p360", "p361", "p362", "p363", "p364", "p374", "p376"}
+
+
+def test_numbers_are_written_as_ranges():
+    assert numbers("001-003, 005, 009-010") == ["001", "002", "003", "005", "009", "010"]
+
+
+def test_kuleshovs_lists_are_whole():
+    """100 and 9 speakers, none of them twice; all of their 44,257 utterances are in it."""
+    lists = {
+        (division, part): numbers(KULESHOV[division][part])
+        for division in ("kuleshov", "kuleshov_p225")
+        for part in ("train", "held_out")
+    }
+    assert [len(list_) for list_ in lists.values()] == [100, 9, 223, 8]
+    for division in ("kuleshov", "kuleshov_p225"):
+        train, held_out = (set(lists[division, part]) for part in ("train", "held_out"))
+        assert len(train) + len(held_out) == len(train | held_out)
+    files = KULESHOV["kuleshov"]["files"]
+    assert files["train"] + files["test"] == 44_257
+
+
 @pytest.mark.parametrize("release", ["0.92", "0.80", 0.92, 0.8])  # YAML reads numbers
 def test_kuleshov_divides_both_releases_alike(tmp_path, release):
-    speakers = [*KULESHOV_TEST, "p225", "p280", "p315", "p345"]
-    write_vctk(tmp_path, [*speakers, "s5"])
+    speakers = [f"p{number}" for number in range(225, 377)]  # and some that there are not
+    write_vctk(tmp_path, [*speakers, "s5"], mics=[1])
     write_old_vctk(tmp_path, speakers)
     options = {"corpus": "vctk", "division": "kuleshov", "release": release}
-    assert groups(tmp_path, "train", **options) == {"p225", "p280", "p315", "p345"}
+    train = groups(tmp_path, "train", **options)
+    assert len(train) == 100 and {"p225", "p280", "p315", "p345"} < train < set(speakers) - KULESHOV_TEST
     assert groups(tmp_path, "validation", **options) == groups(tmp_path, "test", **options) == KULESHOV_TEST
     assert [select(tmp_path, split, **options).expected for split in SPLITS] == [40_705, 3552, 3552]
 
 
 @pytest.mark.parametrize(("release", "ending"), [("0.92", "_mic1"), ("0.80", "")])
-def test_kuleshov_takes_eight_utterances_of_p225(tmp_path, release, ending):
-    write_vctk(tmp_path, ["p225", "p226"], range(350, 367))
-    write_old_vctk(tmp_path, ["p225", "p226"], range(350, 367))
+def test_kuleshov_takes_the_listed_utterances_of_p225(tmp_path, release, ending):
+    """And no others, such as 015 and 031, if they are there."""
+    write_vctk(tmp_path, ["p225", "p226"], range(1, 367), mics=[1])
+    write_old_vctk(tmp_path, ["p225", "p226"], range(1, 367))
     options = {"corpus": "vctk", "division": "kuleshov_p225", "release": release}
     test = [355, 356, 357, 358, 359, 363, 365, 366]
     assert ids(tmp_path, "test", **options) == [f"p225_{number}{ending}" for number in test]
     assert ids(tmp_path, "validation", **options) == ids(tmp_path, "test", **options)
-    rest = sorted(set(range(350, 367)) - set(test))
-    assert ids(tmp_path, "train", **options) == [f"p225_{number}{ending}" for number in rest]
-    assert [select(tmp_path, split, **options).expected for split in SPLITS] == [223, 8, 8]
+    train = [id_.removesuffix(ending) for id_ in ids(tmp_path, "train", **options)]
+    assert train[:15] == [f"p225_{number:03d}" for number in [*range(1, 15), 16]]
+    assert (train[28:31], train[-1]) == (["p225_030", "p225_033", "p225_035"], "p225_354")
+    counts = [select(tmp_path, split, **options).counts for split in SPLITS]
+    assert counts == [f"{n} of {n} files, 1 groups" for n in (223, 8, 8)]
 
 
 def test_king_divides_p228_by_utterance_whatever_the_release(tmp_path):
@@ -254,6 +280,23 @@ def test_beethoven_splits_by_number(tmp_path):
     assert ids(tmp_path, "validation", corpus="beethoven") == ["3808", "4067"]
     assert ids(tmp_path, "test", corpus="beethoven") == ["4068", "4327"]
     assert [select(tmp_path, split, "beethoven").expected for split in SPLITS] == [3808, 260, 260]
+
+
+def test_beethoven_has_a_stand_in_that_says_so(tmp_path):
+    touch(tmp_path, *(f"music/s{source}/{take}.wav" for source in range(5) for take in range(2)))
+    options = {"path": "music", "leave_out": "s4"}
+    found = [select(tmp_path, split, "beethoven", stand_in=options) for split in SPLITS]
+    assert all(part.stand_in and part.corpus == "music" for part in found)
+    assert [part.counts for part in found] == [
+        "4 of 3,808 files, 2 groups, stand-in",
+        "2 of 260 files, 1 groups, stand-in",
+        "2 of 260 files, 1 groups, stand-in",
+    ]
+    with pytest.raises(UserError, match="beethoven, stand_in, has no option everything: one of path"):
+        select(tmp_path, "test", "beethoven", stand_in={"path": "music", "everything": True})
+    touch(tmp_path, "beethoven/4068.wav")
+    test = select(tmp_path, "test", "beethoven", stand_in=options)
+    assert (test.corpus, test.counts) == ("beethoven", "1 of 260 files, 1 groups")
 
 
 def test_musdb_validates_on_the_tracks_of_its_package(tmp_path):

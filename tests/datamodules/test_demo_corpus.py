@@ -24,12 +24,15 @@ def root(tmp_path_factory) -> Path:
     return path
 
 
+SOUNDING = [part for part in PARTS if part != "fma_metadata"]
+
+
 def audio(root: Path, part: str) -> list[Path]:
-    return sorted(path for path in (root / part).rglob("*") if path.suffix in (".flac", ".wav"))
+    return sorted(path for path in (root / part).rglob("*") if path.suffix in (".flac", ".wav", ".mp3"))
 
 
 def test_layouts(root):
-    assert [len(audio(root, part)) for part in PARTS] == [32, 48, 24, 30, 12, 38]
+    assert [len(audio(root, part)) for part in SOUNDING] == [32, 48, 24, 30, 12, 38, 20, 8, 15]
     vctk = root / "VCTK-Corpus-0.92/wav48_silence_trimmed"
     assert {path.name: len(list(path.glob(f"{path.name}_???_mic1.flac"))) for path in vctk.iterdir()} == {
         **dict.fromkeys(("p225", "p226", "p227", "p228", "p347", "p351"), 4),
@@ -55,7 +58,7 @@ def test_voicebank_is_divided_as_the_official_one(root):
 def test_what_is_added_comes_last():
     """An item's place is part of its seed: the files before it keep their samples."""
     folders = [item.path.split("/")[0] for item in demo_corpus.plan(0)]
-    assert list(dict.fromkeys(folders)) == list(PARTS)
+    assert list(dict.fromkeys(folders)) == SOUNDING
 
 
 def test_formats_and_lengths(root):
@@ -66,14 +69,47 @@ def test_formats_and_lengths(root):
         "effects": (2, 5),
         "ESC-50": (5, 5),
         "VoiceBank": (2.5, 4),
+        "fma_small": (6, 7.06),  # and what the encoder adds
+        "beethoven": (6, 8),
+        "musdb18hq": (6, 6),
     }
+    rates = {"ESC-50": 44_100, "fma_small": 44_100, "musdb18hq": 44_100, "beethoven": 16_000}
     for part, (least, most) in spans.items():
         for path in audio(root, part):
             info = soundfile.info(path)
-            assert (info.channels, info.subtype) == (1, "PCM_16")
-            assert info.samplerate == (44_100 if part == "ESC-50" else 48_000)
+            assert info.channels == (2 if part == "musdb18hq" else 1)
+            assert info.subtype == ("MPEG_LAYER_III" if part == "fma_small" else "PCM_16")
+            assert info.samplerate == rates.get(part, 48_000)
             assert least - 0.01 <= info.duration <= most
-            assert 0.29 < np.abs(soundfile.read(path)[0]).max() < 0.71
+            peak = np.abs(soundfile.read(path)[0]).max()
+            assert 0.09 < peak < 0.97 if part == "musdb18hq" else 0.28 < peak < 0.75
+
+
+def test_the_table_of_fma_divides_its_tracks_by_artist(root):
+    found = {split: select(root, split, "fma") for split in ("train", "validation", "test")}
+    assert [len(part.items) for part in found.values()] == [12, 4, 4]
+    assert {item.path for part in found.values() for item in part.items} == set(audio(root, "fma_small"))
+    artists = [{item.group for item in part.items} for part in found.values()]
+    assert [len(names) for names in artists] == [6, 2, 2] and len(set.union(*artists)) == 10
+    assert all(part.stand_in for part in found.values())
+    divided = [select(root, split, "fma", division="cukaj").items for split in found]
+    assert [len(items) for items in divided] == [16, 2, 2]
+
+
+def test_every_split_of_beethoven_and_musdb_has_something(root):
+    for corpus, counts in {"beethoven": [4, 2, 2], "musdb18hq": [1, 1, 1]}.items():
+        found = [select(root, split, corpus) for split in ("train", "validation", "test")]
+        assert [len(part.items) for part in found] == counts
+        assert all(part.stand_in for part in found)
+
+
+def test_a_mixture_is_the_sum_of_its_stems(root):
+    for mixture in (root / "musdb18hq").rglob("mixture.wav"):
+        stems = [path for path in audio(mixture.parent, ".") if path != mixture]
+        assert [path.stem for path in stems] == ["bass", "drums", "other", "vocals"]
+        waves = [soundfile.read(path, dtype="int16")[0].astype(int) for path in stems]
+        assert np.array_equal(soundfile.read(mixture, dtype="int16")[0], sum(waves))
+        assert not np.array_equal(waves[0][:, 0], waves[0][:, 1])
 
 
 def test_esc50_table_names_the_clips(root):
@@ -85,11 +121,12 @@ def test_esc50_table_names_the_clips(root):
         assert row["filename"] == f"{row['fold']}-{row['src_file']}-{row['take']}-{row['target']}.wav"
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [part for part in SOUNDING if part not in ("fma_small", "beethoven")])
 def test_every_file_is_full_band(root, part):
     """Beyond 16 and 20 kHz the spectrum stands 15 dB over the noise of quantisation, LSB²/12 in all."""
     for path in audio(root, part):
-        wave, rate = soundfile.read(path)
+        wave, rate = soundfile.read(path, always_2d=True)
+        wave = wave[:, 0]
         frequency, density = welch(wave, rate, nperseg=2048)
         floor = 2.0**-30 / 12 / (rate / 2)
         for low, high in ((16_000, 20_000), (20_000, 21_500)):
@@ -120,7 +157,7 @@ def test_voiced_frames_are_harmonic(root):
         assert np.median(peak) > 0.5, path
 
 
-@pytest.mark.parametrize("index", [0, 32, 80, 84, 88, 96, 100, 104, 134, 146])
+@pytest.mark.parametrize("index", [0, 32, 80, 84, 88, 96, 100, 104, 134, 146, 184, 204, 212])
 def test_a_seed_names_a_file(index):
     assert np.array_equal(draw(index), draw(index))
     assert not np.array_equal(draw(index)[:4800], draw(index, seed=1)[:4800])
@@ -128,10 +165,10 @@ def test_a_seed_names_a_file(index):
 
 def test_the_bytes_do_not_depend_on_the_workers(root, tmp_path):
     with_one = tmp_path / "one"
-    for index in range(0, 184, 18):
+    for index in range(0, len(demo_corpus.plan(0)), 18):
         demo_corpus.write(with_one, 0, index)
     paths = [path.relative_to(with_one) for path in with_one.rglob("*.*") if path.is_file()]
-    assert len(paths) == 11
+    assert len(paths) == 13
     for path in paths:
         assert (with_one / path).read_bytes() == (root / path).read_bytes()
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -169,21 +169,25 @@ def test_no_two_numbers_have_one_identity(tiny_corpus, stores, workplace):
     from datamodules.library import Library
 
     library = Library(str(tiny_corpus), str(stores), workers=1, report=lambda line: None)
-    hashes = []
+    meanings: dict[str, set] = {}
     for paper in filter(compare.built, paper_names()):
-        config = configure(paper, "smoke") | {"preset": "smoke", "changes": []}
-        for run in config["runs"].values():
-            run |= {"released": __file__} if "released" in run else {}
-        runs = Runs(paper, config, library, print)
-        for name, protocol in itertools.product(load_paper(paper)["tables"], config["protocols"]):
+        protocols = configure(paper, "smoke")["protocols"]
+        for name, protocol in itertools.product(load_paper(paper)["tables"], protocols):
             table = load_table(paper, name)
+            config = configure(paper, "smoke", table=table.config) | {"preset": "smoke", "changes": []}
+            for run in config["runs"].values():
+                run |= {"released": __file__} if "released" in run else {}
+            runs = Runs(paper, config, library, print)
             rows = Rows(table, config, protocol, library, runs, print)
             for row in table.rows:
                 if compare.is_built(table, row):
-                    scored = [task for task in tasks(table, row, config) if task.dataset]
-                    hashes += [(name, identity_hash(rows.identity(row, task))) for task in scored]
-    assert len(hashes) >= 2 * (3 * 9 + 3 + 5 * 9 + 9 * 4)  # AudioSR's alone
-    assert [one for one, times in Counter(hashes).items() if times > 1] == []
+                    for task in (task for task in tasks(table, row, config) if task.dataset):
+                        what = (row.method, table.parts(row, task), row.settings, row.data, row.protocol)
+                        where = (paper, table.config, protocol, replace(task, key="", metric=""))
+                        hash_ = identity_hash(rows.identity(row, task))
+                        meanings.setdefault(hash_, set()).add(str((row.system, what, where)))
+    assert len(meanings) >= 2 * (3 * 9 + 3 + 5 * 9 + 9 * 4)  # AudioSR's alone
+    assert [found for found in meanings.values() if len(found) > 1] == []
     assert not list(workplace.iterdir())
 
 

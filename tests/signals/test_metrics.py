@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import librosa
@@ -12,6 +13,7 @@ import torch
 from torch.nn.functional import pad
 from torchmetrics.functional.audio import signal_noise_ratio
 
+from datamodules.demo_corpus import Voice, utterance
 from signals.filters import stft_hard
 from signals.metrics import METRICS, l1, lsd_tfnet, mr_stft, mse, seam, snr, snr_aligned, snr_patch
 from signals.resampling import resample
@@ -174,7 +176,9 @@ def test_an_lsd_of_a_scaled_signal_is_the_scale(name):
         torch.testing.assert_close(score, torch.full((2,), expected, dtype=score.dtype), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", [*LSDS, "l1", "mse", "mr_stft", "seam"])
+@pytest.mark.parametrize(
+    "name", [*LSDS, "l1", "mse", "mr_stft", "seam", "l1_aligned", "mse_aligned", "clicks"]
+)
 def test_a_distance_to_itself_is_zero(name):
     signal = Signal.of(noise(2, 1, 20000), 48000)
     assert METRICS[name](signal, signal, torch.tensor([4000.0, 8000.0]))[""].tolist() == pytest.approx(
@@ -338,6 +342,127 @@ def test_tones_are_those_of_the_period():
     estimate = Signal.of(waves, 12_000)
     levels = METRICS["tones"](estimate, Signal.of(torch.zeros_like(waves), 12_000))[""]
     assert levels.tolist() == pytest.approx([-60, -60, -40, -240], abs=0.01)
+
+
+@pytest.mark.parametrize("block", [8192, 16384, 65536])
+@pytest.mark.parametrize("gain", [1.0, 10.0])
+def test_a_block_seam_is_the_jump_at_the_borders(block, gain):
+    """Jumps of +-1 everywhere and of +-gain at the borders: 20 log10 gain dB, whatever the level."""
+    jumps = noise(2, 1, 3 * block + 5).sign()
+    jumps[:, :, block::block] *= gain
+    reference = Signal.of(noise(2, 1, 3 * block + 5, seed=1).double(), 48000)
+    estimate = reference._replace(wave=reference.wave + 1e-3 * jumps.double().cumsum(-1))
+    seams = METRICS[f"block_seam_{block}"](estimate, reference)[""]
+    assert seams.tolist() == pytest.approx([20 * np.log10(gain)] * 2, abs=1e-2)
+    other = METRICS["block_seam_8192"](estimate, reference)[""]  # of 3, 6 or 24 borders, 3 are the block's
+    share = 8192 / block
+    expected = 10 * np.log10(1 - share + share * gain**2)
+    assert other.tolist() == pytest.approx([expected] * 2, abs=1e-2)
+
+
+def test_a_block_seam_needs_a_border_and_an_error():
+    reference = Signal(noise(3, 1, 8200), 48000, torch.tensor([8200, 8192, 8193]))
+    estimate = reference._replace(wave=reference.wave * torch.tensor([1.0, 0.5, 0.5])[:, None, None])
+    assert METRICS["block_seam_8192"](estimate, reference)[""].isnan().tolist() == [True, True, False]
+    offset = reference._replace(wave=reference.wave.double() + 0.5)  # an error that never jumps
+    seams = METRICS["block_seam_8192"](offset, reference._replace(wave=reference.wave.double()))[""]
+    assert seams[2].item() == pytest.approx(0, abs=1e-6)
+
+
+@cache
+def clean(rate: int) -> dict[str, torch.Tensor]:
+    """Signals [T] of 1 s without clicks; a chirp up to half the rate, bursts that begin within a sample."""
+    t = np.arange(rate) / rate
+    voice = utterance(np.random.default_rng(0), 1.0, Voice.of("p225", 0))
+    sounds = {
+        "sine": np.sin(2 * np.pi * 440 * t),
+        "chirp": scipy.signal.chirp(t, 20, 1, rate / 2),
+        "noise": noise(rate).numpy(),
+        "bursts": np.exp(-30 * (t % 0.25)) * noise(rate, seed=3).numpy(),
+        "tones": sum(np.sin(2 * np.pi * f * t) * np.exp(-3 * (t % 0.5)) for f in (220, 277, 330)),
+        "speech": scipy.signal.resample_poly(voice, rate // 100, 480),
+    }
+    return {name: torch.from_numpy(0.5 * wave / np.abs(wave).max()).float() for name, wave in sounds.items()}
+
+
+def muffled(wave: torch.Tensor, zero_phase: bool = True) -> torch.Tensor:
+    low = scipy.signal.cheby1(8, 0.05, 0.2, output="sos")
+    filtered = scipy.signal.sosfiltfilt if zero_phase else scipy.signal.sosfilt
+    return torch.from_numpy(filtered(low, wave.numpy()).copy()).float()
+
+
+def click_count(estimate: torch.Tensor, reference: torch.Tensor, rate: int) -> list[float]:
+    """Of [B, rate]: in a second."""
+    return METRICS["clicks"](*(Signal.of(wave[:, None], rate) for wave in (estimate, reference)))[""].tolist()
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_what_is_no_click_is_not_counted(rate):
+    reference = torch.stack(list(clean(rate).values()))
+    silence, low = torch.zeros_like(reference), muffled(reference)
+    held = low[:, ::4].repeat_interleave(4, 1)[:, :rate]
+    hissing = low + 0.05 * noise(*reference.shape)
+    estimates = [reference, 4 * reference, -reference, low, muffled(reference, False), held, hissing, silence]
+    for estimate in estimates:
+        assert click_count(estimate, reference, rate) == [0] * 6
+    assert click_count(reference[:3], silence[:3], rate) == [0] * 3  # nor by chance, with nothing to compare
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize("what", ["impulses", "steps"])
+def test_a_click_is_counted_once(rate, what):
+    """Three, as high as the signal at its peaks, which has no highs; and none if they belong there."""
+    sounds = clean(rate)
+    names = ["sine", "chirp", "tones", "speech"]
+    reference = muffled(torch.stack([*(sounds[name] for name in names), torch.zeros(rate)]))
+    clicking = torch.zeros(rate)
+    clicking[[rate // 4 + 7, rate // 3, 4 * rate // 5 + 3]] = 0.5 * torch.tensor([1.0, -1.0, 1.0])
+    if what == "steps":
+        clicking = clicking.cumsum(0)
+    assert click_count(reference + clicking, reference, rate) == [3] * 5
+    assert click_count(0.5 * (reference + clicking), reference + clicking, rate) == [0] * 5
+    assert click_count(reference, reference + clicking, rate) == [0] * 5
+
+
+def test_clicks_are_per_second_and_padding_clicks_not():
+    wave = torch.zeros(3, 1, 16000)
+    wave[:, :, [2000, 4000, 4008, 9000]] = 0.5  # 0.5 ms apart is one
+    reference = Signal(torch.zeros_like(wave), 8000, torch.tensor([16000, 8000, 3000]))
+    estimate = reference._replace(wave=wave)
+    assert METRICS["clicks"](estimate, reference)[""].tolist() == pytest.approx([1.5, 2, 1 / 0.375])
+    wave[1, 0, 5] = torch.nan
+    assert METRICS["clicks"](estimate, reference)[""].isnan().tolist() == [False, True, False]
+
+
+def test_polarity_tells_what_came_out_flipped():
+    estimate, reference = batch([8000, 9000], 44100)
+    flipped = estimate._replace(wave=-3 * estimate.wave)
+    silence = reference._replace(wave=0 * reference.wave)
+    polarity = METRICS["polarity"]
+    assert polarity(estimate, reference)[""].tolist() == [0, 0]
+    assert polarity(flipped, reference)[""].tolist() == [1, 1]
+    assert polarity(silence, reference)[""].isnan().all() and polarity(estimate, silence)[""].isnan().all()
+
+
+def test_scores_by_polarity_are_those_of_one_half():
+    estimate, reference = batch([8000, 9000], 44100)
+    sign = torch.tensor([1.0, -1.0])[:, None, None]
+    scores = METRICS["l1_by_polarity"](estimate._replace(wave=sign * estimate.wave), reference)
+    upright, flipped = scores[""].tolist()
+    assert flipped > 2 * upright
+    assert scores["-upright"].tolist() == pytest.approx([upright, torch.nan], nan_ok=True)
+    assert scores["-flipped"].tolist() == pytest.approx([torch.nan, flipped], nan_ok=True)
+
+
+def test_what_came_out_flipped_is_aligned():
+    """Cukaj and Corsi's L1 and MSE of a flipped estimate are about 2 and 4 times those of silence."""
+    estimate, reference = batch([8000, 9000], 44100)
+    flipped = estimate._replace(wave=-estimate.wave)
+    for name, metric in (("l1", l1), ("mse", mse)):
+        score = metric(estimate, reference)[""]
+        assert (metric(flipped, reference)[""] > 2 * score).all()
+        for each in (estimate, flipped):
+            assert METRICS[f"{name}_aligned"](each, reference)[""].tolist() == score.tolist()
 
 
 # ---------------------------------------------------------------- batches
