@@ -38,17 +38,17 @@ def without_missing(config: dict, library: Library, table: Table, report: Callab
     """The configuration without the test sets whose corpus is not there, which are said: their columns stay
     empty. Raises Missing where no test set is left.
     """
-    datasets, gone = dict(config["datasets"]), []
+    datasets, gone = dict(config["datasets"]), {}
     for name in dict.fromkeys(column.dataset for column in table.columns):
         if name and datasets[name]:
             try:
                 library.select(table.split, **corpus_of(datasets[name]))
             except Missing as missing:
-                datasets[name] = None
-                gone.append(missing)
-                report(f"{name}: left out: {missing}")
+                datasets[name], gone[name] = None, missing
     if gone and not any(column.dataset and datasets[column.dataset] for column in table.columns):
-        raise gone[0]
+        raise next(iter(gone.values()))
+    for name, missing in gone.items():
+        report(f"{name}: left out: {missing}")
     return config | {"datasets": datasets}
 
 

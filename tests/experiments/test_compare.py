@@ -431,7 +431,7 @@ def test_numbers_of_another_meaning_are_refused(capsys, workplace, changed, reas
         (["runs/audiosr/count", "runs/audiosr/a"], "counts the parameters of AudioSR"),
         (["damaged", "runs"], "record.json is damaged"),
         (["runs", "runs", "--protocol", "alligned"], "unknown protocol alligned: one of "),
-        (["--protocol", "alligned"], "unknown protocol alligned: one of aligned, published"),
+        (["--protocol", "alligned"], "unknown protocol alligned: one of aligned, kuleshov, published"),
         (["--paper", "audiosr", "--output", "damaged"], "record.json is damaged"),
     ],
 )
