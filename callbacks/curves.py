@@ -1,10 +1,14 @@
-"""Loss curves of a run: written line by line while it trains, drawn when it is finished."""
+"""Loss curves of a run: written line by line while it trains, drawn when it is finished, and for papers."""
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+Points = Sequence[tuple[float, float]]
 
 
 class CurveLogger(Logger):
@@ -44,22 +48,62 @@ def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: sorted(points.items()) for name, points in curves.items()}
 
 
-def draw_curves(folder: Path, title: str) -> None:
-    """Writes `curves.png`: training losses on the left, held-out measures on the right."""
+def by_check(points: Points, checks: Sequence[int]) -> Points:
+    """(step, value) -> (check, mean value since the check before), from 1 on. checks: the steps of them all.
+
+    What came after the last check is left out.
+    """
+    found: dict[int, list[float]] = {}
+    for step, value in points:
+        found.setdefault(bisect_left(checks, step) + 1, []).append(value)
+    return [(check, fmean(values)) for check, values in found.items() if check <= len(checks)]
+
+
+def canvas(width: float, title: str):
+    """An empty picture, `width` inches wide."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    curves = read_curves(folder)
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure = Figure(figsize=(width, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def explain(axis) -> None:
+    """A legend, and a logarithmic axis where all that is drawn is positive."""
+    if axis.lines:
+        axis.legend(fontsize=8)
+        if all(y > 0 for line in axis.lines for y in line.get_ydata()):
+            axis.set_yscale("log")
+
+
+def draw_curves(folder: Path, title: str) -> None:
+    """Writes `curves.png`: training losses on the left, held-out measures on the right."""
+    curves, figure = read_curves(folder), canvas(10, title)
     for axis, side in zip(figure.subplots(1, 2), ("train", "held_out"), strict=True):
         for name, points in curves.items():
             if name.startswith(side + "/"):
                 axis.plot(*zip(*points, strict=True), label=name.removeprefix(side + "/"), marker=".", ms=3)
         axis.set(title=side.replace("_", " "), xlabel="step")
-        if axis.lines:
-            axis.legend(fontsize=8)
-            if all(y > 0 for line in axis.lines for y in line.get_ydata()):
-                axis.set_yscale("log")
-    figure.suptitle(title, fontsize=9)
+        explain(axis)
     figure.savefig(folder / "curves.png", dpi=90)
+
+
+def draw_losses(
+    path: Path, curves: Mapping[str, Points], marks: Mapping[str, Points], title: str, x: str
+) -> None:
+    """One picture of `curves` by their names; `marks`, published points of some of them, in their colours.
+
+    x: what is counted: steps, epochs.
+    """
+    figure = canvas(6, title)
+    axis = figure.subplots()
+    for name, points in curves.items():
+        (line,) = axis.plot(*zip(*points, strict=True), label=name, marker=".", ms=3)
+        if name in marks:
+            style = {"color": line.get_color(), "marker": "o", "fillstyle": "none", "linestyle": "none"}
+            axis.plot(*zip(*marks[name], strict=True), label=f"{name}, published", **style)
+    axis.set(xlabel=x, ylabel="loss")
+    explain(axis)
+    figure.savefig(path, dpi=90, format="png")

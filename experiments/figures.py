@@ -2,14 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import yaml
 
+from callbacks.curves import Points, by_check, draw_losses, read_curves
 from callbacks.spectrograms import draw_spectrograms
 from experiments.compare import cell, check_protocol, scored
 from experiments.configuration import (
@@ -26,9 +27,11 @@ from experiments.records import task_name
 from signals.errors import UserError
 from signals.files import replacing
 
+Drawing = Callable[[Path], None]
+
 
 class Figure(NamedTuple):
-    """A figure as its paper states it: rows of a table side by side, a line for each column's task."""
+    """Spectrograms as a paper states them: rows of a table side by side, a line for each column's task."""
 
     paper: str
     name: str
@@ -40,27 +43,41 @@ class Figure(NamedTuple):
     after: list[str]
 
 
+class Curves(NamedTuple):
+    """Losses of the run behind a row of a table, as a paper states them."""
+
+    paper: str
+    name: str
+    title: str
+    table: Table
+    row: str
+    curves: Mapping[str, str]  # what `curves.csv` calls each that is drawn: `train/stft`, `held_out/model`
+    x: str = "step"  # or `epoch`, from one check to the next: what was learnt is averaged over it
+    published: Mapping[str, Points] = {}  # points of the same, by their names
+
+
 def figure_names(paper: str) -> list[str]:
     return load_paper(paper).get("figures", [])
 
 
 @cache
-def load_figure(paper: str, name: str) -> Figure:
+def load_figure(paper: str, name: str) -> Figure | Curves:
     """Raises UserError where the paper has no such figure."""
     if name not in figure_names(paper):
         raise UserError(f"{paper} has no figure {name}" + nearest(name, figure_names(paper)))
     page = yaml.safe_load((PAPERS / paper / f"{name}.yaml").read_text())
-    return Figure(paper, name, **page | {"table": load_table(paper, page["table"])})
+    kind = Curves if "curves" in page else Figure
+    return kind(paper, name, **page | {"table": load_table(paper, page["table"])})
 
 
 def record_of(
-    figure: Figure, system: str, column: Column, records: list[dict], preset, protocol
+    table: Table, system: str, column: Column, records: list[dict], preset, protocol
 ) -> dict | None:
     """The record that the table prints in this cell."""
-    row = figure.table.row(system)
-    if column not in figure.table.cells(row):
+    row = table.row(system)
+    if column not in table.cells(row):
         return None
-    chosen = cell(figure.table, row, column, records, preset, protocol)["run"]
+    chosen = cell(table, row, column, records, preset, protocol)["run"]
     return next((record for record in records if record["id"] == chosen), None)
 
 
@@ -96,19 +113,42 @@ def panels(figure: Figure, found: dict[str, Path]) -> tuple[str, dict[str, tuple
     return name.removesuffix(".wav"), waves
 
 
-def draw(figure: Figure, output: Path, preset: str | None = None, protocol: str | None = None) -> Path:
+def draw(
+    figure: Figure | Curves, output: Path, preset: str | None = None, protocol: str | None = None
+) -> Path:
     """Writes the figure below `output`, from the records that its table prints, and returns its path.
 
     Raises UserError where no record of it is there.
     """
-    records = scored(output, figure.paper)
+    drawing_of = losses_of if isinstance(figure, Curves) else spectrograms_of
+    drawing = drawing_of(figure, output, scored(output, figure.paper), preset, protocol)
+    path = output / figure.paper / "figures" / f"{figure.name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        drawing(unfinished)
+    return path
+
+
+def nothing_yet(figure: Figure | Curves, output: Path) -> UserError:
+    return UserError(
+        f"{figure.paper} {figure.name}: no records below {output} yet: "
+        f"run.py --paper {figure.paper} --table {figure.table.name} makes them."
+    )
+
+
+def made_by(record: dict) -> str:
+    return f"preset {record['preset']}, protocol {record['protocol']}"
+
+
+def spectrograms_of(figure: Figure, output: Path, records: list[dict], preset, protocol) -> Drawing:
+    """What writes the figure to a path. Raises UserError where there is nothing of it."""
     columns = {column.key: column for column in figure.table.columns}
     lines, names, made = {}, [], {}
     for key in figure.columns:
         found = {
             system: record
             for system in figure.rows
-            if (record := record_of(figure, system, columns[key], records, preset, protocol))
+            if (record := record_of(figure.table, system, columns[key], records, preset, protocol))
         }
         if not found:
             continue
@@ -116,20 +156,37 @@ def draw(figure: Figure, output: Path, preset: str | None = None, protocol: str 
         first = next(iter(found.values()))
         name, lines[task_name(first)] = panels(figure, folders)
         names.append(name)
-        made |= {
-            f"preset {record['preset']}, protocol {record['protocol']}": None for record in found.values()
-        }
+        made |= {made_by(record): None for record in found.values()}
     if not lines:
-        raise UserError(
-            f"{figure.paper} {figure.name}: no records below {output} yet: "
-            f"run.py --paper {figure.paper} --table {figure.table.name} makes them."
-        )
-    path = output / figure.paper / "figures" / f"{figure.name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+        raise nothing_yet(figure, output)
     title = f"{figure.title}\n{', '.join(dict.fromkeys(names))}; {'; '.join(made)}"
-    with replacing(path) as partial:
-        draw_spectrograms(partial, lines, title)
-    return path
+    return partial(draw_spectrograms, lines=lines, title=title)
+
+
+def losses_of(figure: Curves, output: Path, records: list[dict], preset, protocol) -> Drawing:
+    """What writes the figure to a path. Raises UserError where the row has no run, or lacks a curve."""
+    tested = (
+        record_of(figure.table, figure.row, column, records, preset, protocol)
+        for column in figure.table.columns
+    )
+    record = next((record for record in tested if record), None)
+    if record is None:
+        raise nothing_yet(figure, output)
+    if not record["runs"]:
+        raise UserError(f"{figure.paper} {figure.name}: {figure.row} has no run, so no losses.")
+    run = next(iter(record["runs"].values()))  # of a method that was trained itself, the only one
+    kept = read_curves(output / figure.paper / run)
+    if lacking := [curve for curve in figure.curves.values() if curve not in kept]:
+        raise UserError(
+            f"{figure.paper} {figure.name}: run {run} kept no curve {lacking[0]} "
+            f"(it kept: {', '.join(kept) or 'none'})."
+        )
+    curves = {name: kept[curve] for name, curve in figure.curves.items()}
+    if figure.x == "epoch":
+        checks = [step for step, _ in kept["held_out/model"]]
+        curves = {name: by_check(points, checks) for name, points in curves.items()}
+    title = f"{figure.title}\nrun {run}; {made_by(record)}"
+    return partial(draw_losses, curves=curves, marks=figure.published, title=title, x=figure.x)
 
 
 def draw_of(table: Table, output: Path, preset: str, protocol: str, report: Callable[[str], None]) -> None:

@@ -22,7 +22,7 @@ from lightning_modules.super_resolver import SuperResolver
 from signals import versions
 from signals.errors import UserError
 from signals.files import replacing
-from signals.metrics import METRICS
+from signals.metrics import HALVES, METRICS
 from signals.perceptual import check_installed
 
 
@@ -241,10 +241,9 @@ class Rows:
         identity = self.identity(row, task)
         if not found.mean:
             raise UserError(f"{row.system} on {task.dataset}: no finite score, so no number.")
-        for ids in dict.fromkeys(map(tuple, found.not_finite.values())):
-            metrics = ", ".join(
-                metric for metric, missing in found.not_finite.items() if tuple(missing) == ids
-            )
+        lacking = {metric: ids for metric, ids in found.not_finite.items() if not metric.endswith(HALVES)}
+        for ids in dict.fromkeys(map(tuple, lacking.values())):
+            metrics = ", ".join(metric for metric, missing in lacking.items() if tuple(missing) == ids)
             self.report(
                 f"{row.system} {task_name(identity['task'])}: no finite {metrics} of {', '.join(ids)}"
             )

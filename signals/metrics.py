@@ -220,6 +220,9 @@ def polarity(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) 
     return {"": flipped.double().where(_sounds(estimated) & _sounds(referred), torch.nan)}
 
 
+HALVES = ("-flipped", "-upright")  # of recordings: a score that each has for its half only
+
+
 def by_polarity(metric: Metric) -> Metric:
     """`metric`, and again `-flipped` where the estimate correlates negatively with the reference, `-upright`
     where it does not; each is nan for the others.

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from callbacks.curves import CurveLogger, draw_curves, read_curves
+from callbacks.curves import CurveLogger, by_check, draw_curves, draw_losses, read_curves
 
 
 @pytest.fixture
@@ -60,3 +60,31 @@ def test_curves_are_drawn(folder, values):
     picture = matplotlib.image.imread(folder / "curves.png")[..., :3]
     coloured = picture.max(axis=-1) - picture.min(axis=-1) > 0.3
     assert coloured.any() == (values != "none")
+
+
+def test_points_are_averaged_from_one_check_to_the_next():
+    points = [(0, 4.0), (4, 2.0), (5, 1.0), (9, 2.0), (12, 7.0)]
+    assert by_check(points, checks=[4, 9]) == [(1, 3.0), (2, 1.5)]
+    assert by_check([(4, 8.0), (9, 6.0)], checks=[4, 9]) == [(1, 8.0), (2, 6.0)]
+    assert by_check(points, checks=[]) == []
+
+
+def coloured(path: Path) -> int:
+    """How many pixels are neither black, white nor grey."""
+    picture = matplotlib.image.imread(path)[..., :3]
+    return int((picture.max(axis=-1) - picture.min(axis=-1) > 0.3).sum())
+
+
+def test_losses_are_drawn_with_published_points_in_their_colours(tmp_path):
+    curves = {"train": [(1, 2.0), (2, 1.0)], "validation": [(1, 2.2), (2, 1.2)]}
+    marks = {"train": [[1, 2.3], [69, 0.35]]}
+    draw_losses(tmp_path / "plain.png", curves, {}, "losses", "epoch")
+    draw_losses(tmp_path / "marked.png", {"train": curves["train"]}, marks, "losses", "epoch")
+    draw_losses(tmp_path / "one.png", {"train": curves["train"]}, {}, "losses", "epoch")
+    assert coloured(tmp_path / "plain.png") > coloured(tmp_path / "one.png") > 0
+    hues = {
+        tuple((255 * pixel).round())
+        for pixel in matplotlib.image.imread(tmp_path / "marked.png").reshape(-1, 4)
+    }
+    assert (31, 119, 180, 255) in hues  # the first colour
+    assert (255, 127, 14, 255) not in hues  # and no second one
