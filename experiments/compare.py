@@ -38,7 +38,7 @@ DIFFERENCE_FIELDS = (
 )
 HIGHER_IS_BETTER = ("snr", "sdr", "pesq", "stoi", "visqol", "nisqa")  # in the name of a metric's function
 MARKS = {"reproduction": "", "partial": "p", "demo": "d", "stand-in": "s", "untrained": "u"}
-DECIMALS = {"parameters": ",.0f", "STOI": ".4f"}  # how a metric is printed where not with two decimals
+FINE = ("STOI", "L1", "MSE", "STFT_loss")  # metrics whose names begin so are printed with four decimals
 MEANINGS = {
     "p": "partial: not the whole published split, or not its protocol",
     "d": "demo: a small preset, not a result",
@@ -179,7 +179,8 @@ def shown(line: dict) -> str:
     if line["standing"] in ("not built yet", "needs a listening test"):
         return str(line["published"])
     ours = line["reproduced"] or line["measured"]
-    ours = f"{float(ours):{DECIMALS.get(line['metric'], '.2f')}}{MARKS[line['standing']]}" if ours else "·"
+    decimals = 0 if line["metric"] == "parameters" else 4 if line["metric"].startswith(FINE) else 2
+    ours = f"{float(ours):,.{decimals}f}{MARKS[line['standing']]}" if ours else "·"
     return f"{line['published']} / {ours}" if line["published"] != "" else ours
 
 
