@@ -92,7 +92,7 @@ def describe(
     shown |= {"method": own[0]} if own else {}
     report(yaml.safe_dump(plain(shown), sort_keys=False, default_flow_style=None, width=110))
     if not made and not args.corpus:
-        report(f"corpora: the demo corpus will be made in {library.root}/: 11 minutes of audio, 40 MB")
+        report(f"corpora: the demo corpus will be made in {library.root}/: 15 minutes of audio, 60 MB")
     else:
         print_corpora(config, library, tester, rows)
     for row in rows:
