@@ -69,7 +69,14 @@ def rule_of(args: argparse.Namespace) -> dict:
         known = protocols()
         if args.protocol not in known:
             raise UserError(f"unknown protocol {args.protocol}" + nearest(args.protocol, known))
-        rule = {key: known[args.protocol][key] for key in ("metrics", "bits", "rate")}
+        chosen = known[args.protocol]
+        rule = {key: chosen[key] for key in ("metrics", "bits", "rate")}
+        if chosen.get("crop") or chosen.get("peaks"):
+            print(
+                f"evaluate.py: {args.protocol} scores the middle of recordings, at a peak of 1: give it what "
+                "ran on a cell's recordings/input; files are scored here as they are",
+                file=sys.stderr,
+            )
     if args.metrics:
         rule["metrics"] = {name: name for name in args.metrics.split(",")}
     if unknown := [name for name in rule["metrics"].values() if name not in METRICS]:

@@ -409,7 +409,7 @@ METRICS: dict[str, Metric] = {
     "mse_aligned": mse_aligned,
     "l1_by_polarity": by_polarity(l1),
     "mse_by_polarity": by_polarity(mse),
-    "polarity": polarity,
+    "flipped": polarity,
     "mr_stft": mr_stft,
     "seam": seam,
     **{f"block_seam_{block}": partial(block_seam, block=block) for block in (8192, 16384, 65536)},

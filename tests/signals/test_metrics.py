@@ -438,7 +438,7 @@ def test_polarity_tells_what_came_out_flipped():
     estimate, reference = batch([8000, 9000], 44100)
     flipped = estimate._replace(wave=-3 * estimate.wave)
     silence = reference._replace(wave=0 * reference.wave)
-    polarity = METRICS["polarity"]
+    polarity = METRICS["flipped"]
     assert polarity(estimate, reference)[""].tolist() == [0, 0]
     assert polarity(flipped, reference)[""].tolist() == [1, 1]
     assert polarity(silence, reference)[""].isnan().all() and polarity(estimate, silence)[""].isnan().all()
