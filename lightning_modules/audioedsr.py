@@ -276,7 +276,7 @@ class Regression(SingleStage):
 
     def estimate(self, pair: Pair) -> Tensor:
         """[B, 1, T], as long as the reference."""
-        estimate = self.resolve(self.heard(pair.low), pair.cutoff, pair.seeds, None)
+        estimate = self.resolve(self.heard(pair), pair.cutoff, pair.seeds, None)
         return estimate[..., : pair.high.wave.shape[-1]]
 
     def losses(self, pair: Pair) -> dict[str, Tensor]:

@@ -155,8 +155,8 @@ class LiDNN(SingleStage):
                 f"LiDNN of scale {self.scale} learns from bands up to {self.rate / 2 / self.scale:g} Hz, not "
                 f"up to {cutoff:g} Hz: set its scale to {self.rate / 2 / cutoff:g}."
             )
-        given, wanted = self.heard(pair.low).wave[:, 0], pair.high.wave[:, 0]
-        Y = spectra(given[:, : wanted.shape[-1]], self.n_fft)
+        given, wanted = self.heard(pair).wave[:, 0], pair.high.wave[:, 0]
+        Y = spectra(given, self.n_fft)
         X = spectra(wanted, self.n_fft)
         found = torch.cat([log_power(Y[:, : self.low]), log_power(X[:, self.low :])], dim=1)
         return found, valid(-(-pair.high.lengths // self.hop) + 1, found.shape[-1])

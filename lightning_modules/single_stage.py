@@ -15,9 +15,15 @@ class SingleStage(Stage, SuperResolver):
     def __init__(self, weights: Mapping[str, float], optimizer: Mapping, rate: int):
         super().__init__(weights, optimizer, rate=rate)
 
-    def heard(self, low: Signal) -> Signal:
-        """`low` as `resolve` gets it: at `rate`, unless the method raises the rate itself."""
-        return low if self.upsample == "none" else raise_rate(low, self.rate, self.upsample)
+    def heard(self, pair: Pair) -> Signal:
+        """The input as `resolve` gets it: at `rate`, or as it came where the method raises the rate itself.
+
+        As long as the reference: a lower rate's last sample may reach beyond that.
+        """
+        if self.upsample == "none":
+            return pair.low
+        raised, samples = raise_rate(pair.low, self.rate, self.upsample), pair.high.wave.shape[-1]
+        return raised._replace(wave=raised.wave[..., :samples], lengths=raised.lengths.clamp(max=samples))
 
     def held_out(self, pair: Pair) -> dict[str, Tensor]:
         """Mean squared error of the estimate; the constant is silence."""

@@ -1,5 +1,7 @@
 """A method that is one training, and methods in files of one's own."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from audiosr_tiny import OPTIMIZER
@@ -26,7 +28,7 @@ class Gain(SingleStage):
         return self.gain * low.wave
 
     def losses(self, pair):
-        estimate = self.resolve(self.heard(pair.low), pair.cutoff, pair.seeds, None)
+        estimate = self.resolve(self.heard(pair), pair.cutoff, pair.seeds, None)
         return {"l2": (estimate - pair.high.wave).square().mean()}
 
 
@@ -54,10 +56,18 @@ def test_it_is_a_stage_and_a_method():
 
 def test_what_is_heard_is_at_the_rate():
     pair = pair_of([300])
-    assert gain().heard(pair.low).wave.shape == (1, 1, 300)
+    assert gain().heard(pair).wave.shape == (1, 1, 300)
     raising = gain()
     raising.upsample = "none"
-    assert raising.heard(pair.low) is pair.low
+    assert raising.heard(pair) is pair.low
+
+
+def test_what_is_heard_is_as_long_as_the_reference():
+    """Six samples of the rate for one of the low: the last of these reaches beyond."""
+    pair = pair_of([300])
+    low = Signal.of(torch.randn(1, 1, 50 + 1), Fraction(RATE, 6))
+    heard = gain().heard(pair._replace(low=low))
+    assert (heard.wave.shape[-1], heard.lengths.tolist()) == (300, [300])
 
 
 def test_held_out_is_the_mean_squared_error_of_each_item():
