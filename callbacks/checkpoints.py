@@ -46,6 +46,8 @@ class Checkpoints(lightning.Callback):
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         now = time.monotonic()
+        if batch_idx % trainer.accumulate_grad_batches:  # gradients that wait for others are not saved
+            return
         # Before the first batch of an epoch, the end of the last one was saved.
         if batch_idx > 0 and (now >= self.deadline or now - self.saved >= self.period):
             self.save(trainer)

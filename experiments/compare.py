@@ -93,7 +93,12 @@ def with_own(table: Table, records: list[dict]) -> Table:
 
 
 def standing_among(record: dict, records: list[dict], metric: str) -> str:
-    """What a record's number is worth, judged by the unprocessed input among `records`."""
+    """What a record's number is worth, judged by the unprocessed input among `records`.
+
+    By the metric in question or, where the paper's page has `judged_by`, by that one: what its systems learn.
+    """
+    judged_by = load_paper(record["paper"]).get("judged_by")
+    metric = judged_by if judged_by in record["mean"] else metric
     inputs = [
         r
         for r in records

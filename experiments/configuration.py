@@ -238,6 +238,9 @@ def configure(
         check_type(key, OmegaConf.select(merged, key), value, nullable)
         check_bounds(key, value)
         OmegaConf.update(merged, key, value, merge=not isinstance(value, Mapping))
+    for choices in ("variants", "objectives"):
+        if choices in merged and (chosen := merged.method.variant) not in merged[choices]:
+            raise UserError(f"method.variant={chosen}{nearest(str(chosen), merged[choices])}")
     return resolved(merged, paper)
 
 
@@ -294,7 +297,7 @@ def resolved(config: DictConfig, paper: str) -> dict:
 # The least whole number that makes sense, by the last word of a key.
 LEAST = dict.fromkeys(("steps", "check_every", "batch", "window", "test_files", "held_out_files"), 1)
 LEAST |= dict.fromkeys(("test_batch", "rate", "threads", "workers", "hop", "n_mels", "n_fft", "bits"), 1)
-LEAST |= dict.fromkeys(("decay_every", "n_critic", "pool", "held_out_windows"), 1)
+LEAST |= dict.fromkeys(("decay_every", "n_critic", "pool", "held_out_windows", "accumulate"), 1)
 LEAST |= dict.fromkeys(("phases", "blocks", "stride", "depth"), 1)
 LEAST |= dict.fromkeys(("seed", "pictures", "loaders", "overlap", "warmup", "critic_from"), 0)
 

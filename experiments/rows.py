@@ -244,9 +244,9 @@ class Rows:
         lacking = {metric: ids for metric, ids in found.not_finite.items() if not metric.endswith(HALVES)}
         for ids in dict.fromkeys(map(tuple, lacking.values())):
             metrics = ", ".join(metric for metric, missing in lacking.items() if tuple(missing) == ids)
-            self.report(
-                f"{row.system} {task_name(identity['task'])}: no finite {metrics} of {', '.join(ids)}"
-            )
+            more = f" and {len(ids) - 8:,} more" if len(ids) > 8 else ""
+            which = f"{', '.join(ids[:8])}{more}"
+            self.report(f"{row.system} {task_name(identity['task'])}: no finite {metrics} of {which}")
         record = {
             "kind": "score",
             "id": folder.name,

@@ -264,6 +264,7 @@ class Runs:
         start = identity_hash(self.identity(run["start"])) if run["start"] else None
         data = {"rate": self.config["data"]["rate"], **run["data"], "mixture": mixture}
         own = {key: run[key] for key in ("stage", "weights", "optimizer", "training")}
+        own["training"] = {k: v for k, v in run["training"].items() if (k, v) != ("accumulate", 1)}
         own |= {"source": own_source(run["stage"])}
         own |= {"versions": [stage.version, versions.DEGRADATIONS]}
         return {
@@ -362,6 +363,7 @@ class Runs:
         trainer = lightning.Trainer(
             max_epochs=epochs,
             limit_train_batches=training["check_every"],
+            accumulate_grad_batches=training.get("accumulate", 1),
             num_sanity_val_steps=0,
             log_every_n_steps=max(1, training["check_every"] // 10),
             logger=loggers(folder, self.paper, name, self.config),
@@ -378,8 +380,8 @@ class Runs:
             trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
         finally:
             close(trainer.loggers)
-        for kept in best:
-            stage.load_state_dict(torch.load(kept.path, weights_only=True))
+        for kept in (each.path for each in best if each.path.is_file()):  # none, where all diverged
+            stage.load_state_dict(torch.load(kept, weights_only=True))
         self.finish(name, folder, stage, data, time.perf_counter() - started)
         (folder / "best.ckpt").unlink(missing_ok=True)
         return stage

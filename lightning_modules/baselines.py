@@ -81,7 +81,8 @@ class Fourier(Interpolation):
     """The spectrum, continued with zeros. To the Fourier transform a signal repeats itself for ever.
 
     block: samples at `rate` that are transformed at once (None: the whole). TFNet hears blocks of 8192; in
-    just these, an LSD without window finds nothing at all above the cut-off, and measures its floor.
+    just these, an LSD without window finds nothing at all above the cut-off, and measures its floor. (Where
+    the scale does not divide it, a block is shorter: of whole periods of both rates.)
     """
 
     kind = "fft"

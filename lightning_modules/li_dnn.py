@@ -206,7 +206,16 @@ class LiDNN(SingleStage):
         seeds: Tensor,
         reference: Recording | None,
     ) -> Tensor:
-        """With all that their frames hear around them, so they are what the whole would be."""
+        """With all that their frames hear around them, so they are what the whole would be.
+
+        Raises UserError where the band of `low` ends below what the network hears.
+        """
+        known = low_bins(whole["cutoff"], self.rate, self.n_fft) + 1
+        if (known < self.low).any():
+            raise UserError(
+                f"LiDNN of scale {self.scale} hears bands up to {self.rate / 2 / self.scale:g} Hz, and this "
+                f"one ends at {whole['cutoff'].min().item():g} Hz: take one of a higher scale."
+            )
         raised, size = self.raised(low), -(-count // self.hop) * self.hop + 2 * self.margin
         begins = [first - self.margin for first in firsts]
         given = torch.cat([raised.read(begin, size) for begin in begins])[:, 0]
@@ -214,10 +223,12 @@ class LiDNN(SingleStage):
         centres = torch.tensor(begins)[:, None] + torch.arange(0, size + 1, self.hop)
         inside = (centres >= 0) & (centres < raised.samples + self.hop)
         inside = inside.repeat_interleave(len(given) // len(begins), dim=0).to(given.device)
-        return self.estimate(given, inside, wanted)[:, None, self.margin : self.margin + count]
+        return self.estimate(given, inside, known, wanted)[:, None, self.margin : self.margin + count]
 
-    def estimate(self, given: Tensor, inside: Tensor, reference: Tensor | None) -> Tensor:
-        """[B, T] -> [B, T]. inside: [B, N], frames of the recording. reference: [B, T], for the oracle."""
+    def estimate(self, given: Tensor, inside: Tensor, known: Tensor, reference: Tensor | None) -> Tensor:
+        """[B, T] -> [B, T]. inside: [B, N], frames of the recording. known: [B], bins that the input has, and
+        keeps. reference: [B, T], for the oracle.
+        """
         Y = spectra(given, self.n_fft)
         mean, deviation = self.statistics()
         below, above = slice(self.low), slice(self.low, None)
@@ -228,4 +239,5 @@ class LiDNN(SingleStage):
         else:
             phase = imaged(Y[:, below].angle(), self.high)
         magnitude = (made.clamp(max=self.loudest) / 2).exp()
-        return overlapped(torch.cat([Y[:, below], torch.polar(magnitude, phase)], dim=1), self.n_fft)
+        added = torch.cat([Y[:, below], torch.polar(magnitude, phase)], dim=1)
+        return overlapped(torch.where(valid(known, added.shape[1])[..., None], Y, added), self.n_fft)

@@ -126,9 +126,10 @@ class Demucs(Separator):
     rate = 44_100  # Hz
     seconds, fade = 10, 1
 
-    def __init__(self):
-        super().__init__()
-        self.net = hybrid_demucs()
+    @property
+    def net(self) -> nn.Module:
+        """Loaded when it is first needed, so that a table without it can be run."""
+        return hybrid_demucs()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -144,7 +145,7 @@ class Demucs(Separator):
     def separate(self, wave: Tensor, rate: Rate) -> Tensor:
         heard = resample(wave, rate, self.rate)
         mean, std = heard.mean(-1, keepdim=True), heard.std(-1, keepdim=True) + 1e-8
-        both = self.net(((heard - mean) / std).expand(-1, 2, -1))  # [B, S, 2, T]
+        both = self.net.to(wave.device)(((heard - mean) / std).expand(-1, 2, -1))  # [B, S, 2, T]
         stems = both.mean(2).transpose(0, 1)[:, :, None] * std + mean / len(self.names)
         raised = resample(stems.flatten(0, 1), self.rate, rate)[..., : wave.shape[-1]]
         return raised.unflatten(0, stems.shape[:2])

@@ -225,8 +225,9 @@ class SuperResolver(lightning.LightningModule):
         if window is None or total <= window:
             yield self.windows(low, [0], total, whole, seeds, reference)
             return
-        # Samples after which both rates have one and a frame begins.
-        grid = lcm(ratio(low.rate, self.rate)[0], self.frame)
+        # Samples after which a frame begins and, where `windows` cuts the low rate, both rates have one.
+        raises = self.upsample == "none" and low.rate <= self.rate
+        grid = lcm(ratio(low.rate, self.rate)[0], self.frame) if raises else self.frame
         window = window // grid * grid
         hop = (window - (self.overlap if self.window else self.rate // 10)) // grid * grid
         if hop <= 0:

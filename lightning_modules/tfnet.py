@@ -190,9 +190,10 @@ class TimeFrequency(Regression):
     """`TFNet` with its options, on the Fourier-interpolated input: any scale.
 
     Terms: `mse`, the code's, and `norm`, the printed one, mean over items of ||y - H(x)||_2; whichever has a
-    weight; and `decay`, lambda's, half the sum of the squares of all weights but biases (the code's; printed
-    is their norm). Windows to learn from should be one block. overlap (of use): samples that blocks share,
-    where they cross-fade (None: half a block); the code's do not overlap (0), and their seams click.
+    weight; and `decay`, lambda's, of all weights but biases: their norm beside `norm`, as printed, and half
+    the sum of their squares beside `mse`, as in the code. Windows to learn from should be one block. overlap
+    (of use): samples that blocks share, where they cross-fade (None: half a block); the code's do not overlap
+    (0), and their seams click.
     """
 
     upsample = "fft"
@@ -225,7 +226,9 @@ class TimeFrequency(Regression):
         error = self.estimate(pair) - pair.high.wave
         terms = {"mse": error.square().mean(), "norm": error.flatten(1).norm(dim=1).mean()}
         if self.weights.get("decay"):
-            terms["decay"] = sum(p.square().sum() for p in self.net.parameters() if p.ndim > 1) / 2
+            named = self.net.named_parameters()
+            squares = sum(p.square().sum() for name, p in named if not name.endswith("bias"))
+            terms["decay"] = squares.sqrt() if self.weights.get("norm") else squares / 2
         terms = {name: term for name, term in terms.items() if self.weights.get(name)}
         if not {"mse", "norm"} & terms.keys():
             raise UserError(f"{type(self).__name__} needs a weight above 0 for mse or norm.")

@@ -299,18 +299,19 @@ def block_seam(
 ) -> dict[str, Tensor]:
     """How much larger the jumps of the error are at the borders of blocks than elsewhere, in dB.
 
-    With the error e = estimate - reference and its jumps d[n] = e[n] - e[n - 1], it is
-    10 log10(mean of d^2 at n = block, 2 block, ... / mean of d^2 elsewhere), each mean plus 1e-12. 0 dB:
-    blocks that were made one by one join as if they were one. nan where there is no border or no error.
-    block: samples. A recording has few borders, so a single score is rough; the mean of many is not.
+    With the error e = estimate - reference, its jumps d[n] = e[n] - e[n - 1] and D = 10 log10(d^2 + 1e-12),
+    it is the mean of D at n = block, 2 block, ... minus that elsewhere. (Of logarithms, since a few borders
+    seldom have one of the few large jumps that make the mean of d^2.) 0 dB: blocks that were made one by one
+    join as if they were one. nan where there is no border or no error. block: samples. A recording has few
+    borders, so a single score is rough.
     """
     estimated, referred = (wave[:, 0].double() for wave in aligned(estimate, reference))
     error = estimated - referred
-    jumps = error.diff().square()  # of n = 1, 2, ...
+    jumps = 10 * (error.diff().square() + 1e-12).log10()  # of n = 1, 2, ...
     at = torch.arange(1, error.shape[-1], device=error.device)
     inside = valid(reference.lengths - 1, len(at))
-    border, elsewhere = (_mean(jumps, inside & where) + 1e-12 for where in (at % block == 0, at % block > 0))
-    return {"": (10 * (border / elsewhere).log10()).where(_sounds(error), torch.nan)}
+    border, elsewhere = (_mean(jumps, inside & where) for where in (at % block == 0, at % block > 0))
+    return {"": (border - elsewhere).where(_sounds(error), torch.nan)}
 
 
 CLICK_WINDOW = 10.0  # ms: how long a moment is, of which a usual bend is taken
@@ -412,7 +413,7 @@ METRICS: dict[str, Metric] = {
     "flipped": polarity,
     "mr_stft": mr_stft,
     "seam": seam,
-    **{f"block_seam_{block}": partial(block_seam, block=block) for block in (8192, 16384, 65536)},
+    **{f"block_seam_{block}": partial(block_seam, block=block) for block in (8192, 57344, 65536)},
     "clicks": clicks,
     "tones": tones,
     **{name: _perceptual(name) for name in ("pesq_wb", "pesq_nb", "stoi", "visqol", "nisqa")},

@@ -113,7 +113,9 @@ class Clock(lightning.Callback):
         return 60 * self.minutes
 
 
-def train(folder: Path, stage: type, killed_at: int | None = None, loaders: int = 0, **options) -> dict:
+def train(
+    folder: Path, stage: type, killed_at: int | None = None, loaders: int = 0, accumulate: int = 1, **options
+) -> dict:
     """Trains, from the last checkpoint if there is one, and returns the one it leaves."""
     path, best = folder / "last.ckpt", folder / "best.ckpt"
     clock = checkpoints.time if isinstance(checkpoints.time, Clock) else Clock()
@@ -123,6 +125,7 @@ def train(folder: Path, stage: type, killed_at: int | None = None, loaders: int 
     trainer = lightning.Trainer(
         max_epochs=EPOCHS,
         limit_train_batches=STEPS,
+        accumulate_grad_batches=accumulate,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         accelerator="cpu",
@@ -275,3 +278,21 @@ def test_a_checkpoint_is_written_beside_its_place(tmp_path, monkeypatch):
     assert [path.parent for path in written] == [tmp_path]
     assert written[0].name != "last.ckpt"
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_gradients_that_wait_for_others_are_not_saved(tmp_path):
+    class Waiting(Dropping):
+        """Two batches make a step."""
+
+    def through(folder: Path, killed_at: int | None = None) -> dict:
+        return train(folder, Waiting, killed_at, minutes=0, accumulate=2)
+
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    whole = through(tmp_path / "a")
+    for step in (4, 6):
+        with pytest.raises(Killed):
+            through(tmp_path / "b", step)
+        assert (
+            torch.load(tmp_path / "b" / "last.ckpt", weights_only=True)["state_dict"]["batches_seen"] % 2 == 0
+        )
+    assert not differences(through(tmp_path / "b"), whole)

@@ -202,6 +202,12 @@ def test_unknown_names_are_errors():
         load_table("audiosr", "table1").row("AudioSr")
 
 
+@pytest.mark.parametrize("paper", ["tfnet", "audioedsr"])
+def test_an_unknown_variant_is_named(paper):
+    with pytest.raises(UserError, match=r"method.variant=txt .did you mean text"):
+        configure(paper, "smoke", ["method.variant=txt"])
+
+
 def test_a_paper_of_tables_only_is_not_built_yet(monkeypatch):
     from experiments import configuration
 

@@ -16,6 +16,7 @@ from experiments import compare, run, runs
 from experiments.configuration import configure, load_table
 from experiments.runs import count_parameters
 from lightning_modules.fma_unet import FmaUNet
+from signals.errors import UserError
 
 SHORT = ("segment=8192", "data.held_out_files=1")
 
@@ -85,9 +86,10 @@ def test_tables_have_records_of_their_own(command):
 
 
 def test_halves_are_of_the_seeds_that_ended_so(command, capsys):
-    assert command("--table", "polarity", "--row", "STFT loss alone", "--seeds", "3") == 0
+    rows = ("--row", "STFT loss alone", "--row", "Unprocessed")
+    assert command("--table", "polarity", *rows, "--seeds", "3") == 0
     assert "no finite" not in capsys.readouterr().out
-    scored = records("score")
+    scored = [record for record in records("score") if record["system"] == "STFT loss alone"]
     signs = {r["seed"]: r["mean"]["flipped"] for r in scored}
     assert set(signs) == {0, 1, 2}
     for r in scored:
@@ -101,6 +103,32 @@ def test_halves_are_of_the_seeds_that_ended_so(command, capsys):
     for half, sign in (("-flipped", 1), ("-upright", 0)):
         some = [r["mean"]["L1"] for r in scored if signs[r["seed"]] == sign]
         assert lines[f"L1{half}"]["seeds"] == (len(some) or "")
+
+
+def test_all_cells_of_a_row_are_judged_by_what_is_learnt(command):
+    """Not by L1, in which a faithful run may well be below its input."""
+    assert command("--table", "corrected", "--row", "U-Net", "--row", "Unprocessed") == 0
+    lines = compare.lines(load_table("fma_unet", "corrected"), Path("runs"))
+    assert {line["standing"] for line in lines if line["system"] == "U-Net"} == {"untrained"}
+    assert {line["standing"] for line in lines if line["system"] == "Unprocessed"} == {"demo"}
+    table = load_table("fma_unet", "corrected")
+    (unet,) = (r for r in records("score") if r["system"] == "U-Net")
+    trained = unet | {"mean": unet["mean"] | {"STFT_loss": 0.0}}
+    others = [r for r in records("score") if r["system"] != "U-Net"]
+    cells = (compare.cell(table, table.row("U-Net"), column, [trained, *others]) for column in table.columns)
+    assert {line["standing"] for line in cells} == {"demo"}
+
+
+def test_without_demucs_the_other_rows_have_their_numbers(command, monkeypatch, capsys):
+    from lightning_modules import separation
+
+    def missing():
+        raise UserError("separator=demucs: no weights")
+
+    monkeypatch.setattr(separation, "hybrid_demucs", missing)
+    assert command("--table", "tried") == 1
+    assert "no number for U-Net, stems by demucs one by one: separator=demucs" in capsys.readouterr().err
+    assert len({r["system"] for r in records("score")}) == 3
 
 
 def test_windows_may_overlap_or_be_one(command):

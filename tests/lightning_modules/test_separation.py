@@ -147,7 +147,7 @@ def test_weights_that_are_not_to_be_had_are_one_line(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torchaudio.utils.download, "download_url_to_file", unreachable)
     with pytest.raises(UserError, match=r"no route to host.*harmonic_percussive needs none") as caught:
-        SeparateThenEnhance(RATE, Same(rate=RATE), "demucs")
+        SeparateThenEnhance(RATE, Same(rate=RATE), "demucs")(Signal.of(noise_of(1, 1000), RATE))
     assert "\n" not in str(caught.value)
 
 

@@ -470,3 +470,15 @@ def test_what_does_not_fit_is_said():
             method(**options)
     with pytest.raises(UserError, match="needs a weight above 0 for mse or norm"):
         method(weights={"mse": 0.0}).losses(pair_of(1))
+
+
+def test_the_decay_is_of_all_weights_but_biases():
+    """Half the sum of squares beside the code's error, the norm beside the printed one."""
+    for error in ("mse", "norm"):
+        stage = method(weights={error: 1.0, "decay": 0.1})
+        awake(stage.net)
+        weights = [p.detach() for name, p in stage.net.named_parameters() if not name.endswith("bias")]
+        assert any(p.ndim == 1 for p in weights)  # v, of the fusion
+        squares = sum(p.square().sum() for p in weights)
+        expected = squares / 2 if error == "mse" else squares.sqrt()
+        torch.testing.assert_close(stage.losses(pair_of(1))["decay"].detach(), expected)
