@@ -1,6 +1,7 @@
 """Configuration: strict keys and types, references, presets that differ in numbers only, papers as data."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -247,6 +248,21 @@ def test_what_a_built_paper_names_is_there(paper):
         assert {column.dataset for column in table.columns} - {None} <= set(config["datasets"])
         for row in table.rows:
             assert {*row.parts.values(), *row.runs.values()} <= set(config["runs"])
+
+
+@pytest.mark.parametrize("paper", BUILT)
+def test_a_system_is_the_same_in_all_tables_of_its_paper(paper):
+    """Tables find their numbers by the names of systems."""
+    meanings = {}
+    for name in load_paper(paper)["tables"]:
+        table = load_table(paper, name)
+        for row in table.rows:
+            for column in table.cells(row):
+                if row.published.get(column.key) == "N/A":
+                    continue
+                where = (str(table.config), row.system, replace(column, key="", metric=""))
+                what = (row.method, table.parts(row, column), row.settings, row.data, row.protocol)
+                assert meanings.setdefault(where, what) == what, (name, row.system)
 
 
 def is_number(key: str, value: object) -> bool:

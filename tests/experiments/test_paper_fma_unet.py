@@ -142,7 +142,7 @@ def test_windows_may_overlap_or_be_one(command):
 def test_parts_are_enhanced_one_by_one(command, capsys):
     rows = (
         "--row",
-        "U-Net",
+        "U-Net, with the waveform's term",
         "--row",
         "U-Net, harmonic and percussive parts one by one",
         "--row",
