@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool1d, pad
+from torch.nn.functional import avg_pool1d, max_pool1d, pad
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
 from signals.types import Signal, aligned, valid
@@ -297,21 +297,30 @@ def seam(
 def block_seam(
     estimate: Signal, reference: Signal, cutoff: Tensor | None = None, block: int = 8192
 ) -> dict[str, Tensor]:
-    """How much larger the jumps of the error are at the borders of blocks than elsewhere, in dB.
+    """How much larger the jumps of the error are at the borders of blocks than around them, in dB.
 
     With the error e = estimate - reference, its jumps d[n] = e[n] - e[n - 1] and D = 10 log10(d^2 + 1e-12),
-    it is the mean of D at n = block, 2 block, ... minus that elsewhere. (Of logarithms, since a few borders
-    seldom have one of the few large jumps that make the mean of d^2.) 0 dB: blocks that were made one by one
-    join as if they were one. nan where there is no border or no error. block: samples. A recording has few
-    borders, so a single score is rough.
+    it is the mean over n = block, 2 block, ... of D[n] minus the mean of D within SEAM_AROUND samples of n.
+    (Of logarithms and of neighbours, since jumps are heavy-tailed and follow the sound.) 0 dB: blocks that
+    were made one by one join as if they were one. nan where there is no border or no error. block: samples.
+    A recording has few borders, so a single score is rough, by some dB.
     """
     estimated, referred = (wave[:, 0].double() for wave in aligned(estimate, reference))
     error = estimated - referred
-    jumps = 10 * (error.diff().square() + 1e-12).log10()  # of n = 1, 2, ...
-    at = torch.arange(1, error.shape[-1], device=error.device)
-    inside = valid(reference.lengths - 1, len(at))
-    border, elsewhere = (_mean(jumps, inside & where) for where in (at % block == 0, at % block > 0))
-    return {"": (border - elsewhere).where(_sounds(error), torch.nan)}
+    inside = valid(reference.lengths - 1, error.shape[-1] - 1)
+    jumps = 10 * (error.diff().square() + 1e-12).log10() * inside  # of n = 1, 2, ...
+    around = (_around(jumps) - jumps) / (_around(inside.double()) - 1).clamp(min=1)
+    borders = torch.arange(1, error.shape[-1], device=error.device) % block == 0
+    return {"": _mean(jumps - around, inside & borders).where(_sounds(error), torch.nan)}
+
+
+SEAM_AROUND = 128  # samples
+
+
+def _around(values: Tensor) -> Tensor:
+    """Sums of `values` [B, T] from SEAM_AROUND before to as many after each [B, T]."""
+    size = 2 * SEAM_AROUND + 1
+    return size * avg_pool1d(values[:, None], size, 1, SEAM_AROUND)[:, 0]
 
 
 CLICK_WINDOW = 10.0  # ms: how long a moment is, of which a usual bend is taken
