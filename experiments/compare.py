@@ -36,6 +36,7 @@ DIFFERENCE_FIELDS = (
     *("paper", "dataset", "scale", "cutoff_hz", "loss", "system", "metric", "a", "b", "difference"),
     *("low", "high", "p", "files", "record_a", "record_b"),
 )
+NOT_LEARNT = ("block_seam", "clicks")  # metrics in which the unprocessed input is no measure of learning
 HIGHER_IS_BETTER = ("snr", "sdr", "pesq", "stoi", "visqol", "nisqa")  # in the name of a metric's function
 MARKS = {"reproduction": "", "partial": "p", "demo": "d", "stand-in": "s", "untrained": "u"}
 FINE = ("STOI", "L1", "MSE", "STFT_loss")  # metrics whose names begin so are printed with four decimals
@@ -112,6 +113,7 @@ def standing_among(record: dict, records: list[dict], metric: str) -> str:
     unprocessed = inputs[0]["mean"].get(metric) if inputs else None
     metrics = record["identity"].get("rule", {}).get("metrics", {})
     computed_by = metrics.get(metric.removesuffix("-LF").removesuffix("-HF"), metric).lower()
+    unprocessed = None if computed_by.startswith(NOT_LEARNT) else unprocessed
     lower_is_better = not any(name in computed_by for name in HIGHER_IS_BETTER)
     return standing(record, unprocessed, lower_is_better, metric)
 
