@@ -10,40 +10,18 @@ band of the estimate is empty they measure their floor, or the rounding of the e
 bins below int(F * cutoff / (rate / 2)) of F, -HF the rest (nan where there are none).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from math import ceil
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool1d, max_pool1d, pad
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
+from signals.artefacts import block_seam, clicks, seam, tones
+from signals.frames import Frames, counts_of, in_frames, mean_of, powers_of, sounds
 from signals.types import Signal, aligned, valid
 
 Metric = Callable[[Signal, Signal, Tensor | None], dict[str, Tensor]]
-
-SAMPLES_AT_ONCE = {"cpu": 2**18}  # in all frames at work: what fits a CPU's cache
-ELSEWHERE = 2**24
-
-
-class Frames(NamedTuple):
-    """How signals are cut into frames for the Fourier transform.
-
-    outside: what lies beyond a signal's ends. `zeros` and `mirror`: frame n is centred on sample n * hop, as
-    librosa's; `whole`: the same, with zeros until every sample is in two frames, as SciPy's, but without its
-    last frame where that holds zeros only (one sample more than whole hops); `none`: frames begin at the
-    first sample, and what does not fill one is left out. hann: with a periodic Hann window.
-    double: transformed in double precision. The rounding of single is above the floor of a metric that has
-    almost none: an empty band at 48 kHz scored up to 0.5 less than by librosa, which transforms in double.
-    """
-
-    n_fft: int
-    hop: int
-    outside: str
-    hann: bool = True
-    double: bool = False
 
 
 def lsd_ssr_eval(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
@@ -147,11 +125,11 @@ def snr_patch(
     framing = Frames(block, block, "none")
     estimated, referred = aligned(estimate, reference)
     (E, counts), (R, _) = (
-        _framed(wave[:, 0].double(), reference.lengths, framing) for wave in (estimated, referred)
+        in_frames(wave[:, 0].double(), reference.lengths, framing) for wave in (estimated, referred)
     )
     power, error = R.square().mean(-1), (R - E).square().mean(-1)
     counted = valid(counts, R.shape[1]) & (power > 0)
-    return {"": _mean(10 * (power / (error + 1e-6)).log10(), counted)}
+    return {"": mean_of(10 * (power / (error + 1e-6)).log10(), counted)}
 
 
 def snr_aligned(
@@ -173,14 +151,14 @@ def snr_aligned(
     both = (at >= 0) & (at < reference.lengths[:, None]) & valid(reference.lengths, size)
     moved = estimated.gather(1, at.clamp(0, size - 1))
     ratio = _ratio(referred * both, (referred - moved) * both)
-    return {"": ratio.where(_sounds(estimated), torch.nan)}
+    return {"": ratio.where(sounds(estimated), torch.nan)}
 
 
 def si_sdr(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """Scale-invariant signal-to-distortion ratio in dB; nan where either is silent: silence has no scale."""
     estimated, referred = aligned(estimate, reference)
     ratio = scale_invariant_signal_distortion_ratio(estimated.double(), referred.double())[:, 0]
-    return {"": ratio.where(_sounds(referred) & _sounds(estimated), torch.nan)}
+    return {"": ratio.where(sounds(referred) & sounds(estimated), torch.nan)}
 
 
 def l1(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
@@ -217,7 +195,7 @@ def polarity(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) 
     """
     estimated, referred = aligned(estimate, reference)
     flipped = (estimated.double() * referred).sum((1, 2)) < 0
-    return {"": flipped.double().where(_sounds(estimated) & _sounds(referred), torch.nan)}
+    return {"": flipped.double().where(sounds(estimated) & sounds(referred), torch.nan)}
 
 
 HALVES = ("-flipped", "-upright")  # of recordings: a score that each has for its half only
@@ -255,139 +233,14 @@ def mr_stft(
 def _stft_distance(estimate: Signal, reference: Signal, frames: Frames) -> Tensor:
     """Spectral convergence plus mean difference of magnitudes [B] (Yamamoto et al. 2020, eq. 6 and 7)."""
     error = norm = difference = 0
-    for E, R, counted in _powers(estimate, reference, frames):
+    for E, R, counted in powers_of(estimate, reference, frames):
         distance = (R.sqrt() - E.sqrt()) * counted[..., None]
         error = error + distance.square().sum((1, 2))
         norm = norm + (R * counted[..., None]).sum((1, 2))
         difference = difference + distance.abs().sum((1, 2))
     bins = frames.n_fft // 2 + 1
     convergence = (error / norm).sqrt().where(norm > 0, torch.nan)
-    return convergence + difference / (bins * _counts(reference.lengths, frames))
-
-
-def seam(
-    estimate: Signal, reference: Signal, cutoff: Tensor | None = None, width: float = 500.0
-) -> dict[str, Tensor]:
-    """How far the step in level at the cut-off is from the reference's, in dB.
-
-    The step is the mean power of the bins up to `width` Hz above the cut-off over that of the bins up to
-    `width` Hz below it, each plus 1e-8, in frames of 2048 samples every 512. The two bins next to the cut-off
-    on either side are left out: the window spreads the louder band into them. nan for silence, and where
-    there is no cut-off below half the rate.
-    """
-    frames = Frames(2048, 512, "mirror")
-    if cutoff is None:
-        aligned(estimate, reference)
-        return {"": torch.full((len(reference.wave),), torch.nan, device=reference.wave.device)}
-    spacing = reference.rate / 2048
-    above = torch.arange(1025, device=cutoff.device) * spacing - cutoff.double()[:, None]
-    bands = [(side * above > 2 * spacing) & (side * above <= width) for side in (1, -1)]
-    sums = [0, 0]
-    for *powers, counted in _powers(estimate, reference, frames):
-        sums = [sum_ + (power * counted[..., None]).sum(1) for sum_, power in zip(sums, powers, strict=True)]
-    counts = _counts(reference.lengths, frames)[:, None]
-    steps = []
-    for total in sums:
-        over, under = (_mean((total / counts).double(), band) + 1e-8 for band in bands)
-        steps.append(10 * (over / under).log10())
-    sounds = torch.stack([total.sum(1) > 0 for total in sums]).all(0)
-    return {"": (steps[0] - steps[1]).abs().where(sounds & (cutoff < reference.rate / 2), torch.nan)}
-
-
-def block_seam(
-    estimate: Signal, reference: Signal, cutoff: Tensor | None = None, block: int = 8192
-) -> dict[str, Tensor]:
-    """How much larger the jumps of the error are at the borders of blocks than around them, in dB.
-
-    With the error e = estimate - reference, its jumps d[n] = e[n] - e[n - 1] and D = 10 log10(d^2 + 1e-12),
-    it is the mean over n = block, 2 block, ... of D[n] minus the mean of D within SEAM_AROUND samples of n.
-    (Of logarithms and of neighbours, since jumps are heavy-tailed and follow the sound.) 0 dB: blocks that
-    were made one by one join as if they were one. nan where there is no border or no error. block: samples.
-    A recording has few borders, so a single score is rough, by some dB.
-    """
-    estimated, referred = (wave[:, 0].double() for wave in aligned(estimate, reference))
-    error = estimated - referred
-    inside = valid(reference.lengths - 1, error.shape[-1] - 1)
-    jumps = 10 * (error.diff().square() + 1e-12).log10() * inside  # of n = 1, 2, ...
-    around = (_around(jumps) - jumps) / (_around(inside.double()) - 1).clamp(min=1)
-    borders = torch.arange(1, error.shape[-1], device=error.device) % block == 0
-    return {"": _mean(jumps - around, inside & borders).where(_sounds(error), torch.nan)}
-
-
-SEAM_AROUND = 128  # samples
-
-
-def _around(values: Tensor) -> Tensor:
-    """Sums of `values` [B, T] from SEAM_AROUND before to as many after each [B, T]."""
-    size = 2 * SEAM_AROUND + 1
-    return size * avg_pool1d(values[:, None], size, 1, SEAM_AROUND)[:, 0]
-
-
-CLICK_WINDOW = 10.0  # ms: how long a moment is, of which a usual bend is taken
-CLICK_USUAL = 0.9  # the quantile of a moment's bends that is usual
-CLICK_OUTLIER = 8.0  # times the usual bend; of normal noise, 13 standard deviations
-CLICK_LEAST = 0.005  # times the estimate's RMS: the least that is usual, in pauses
-CLICK_NEW = 2.0  # times the reference's largest bend nearby
-CLICK_NEAR = 1.0  # ms: what is nearby
-
-
-def clicks(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
-    """Pops per second that the reference does not have.
-
-    They are found as in restoration (Godsill and Rayner 1998, chapter 5): as outliers of a residual, against
-    a robust scale of the moment. The residual is the bend |x[n - 1] - 2 x[n] + x[n + 1]|, where impulses and
-    steps stand out. Its scale is the 0.9 quantile of the bends in windows of 10 ms: the largest of the window
-    about n and of the two beside it (so an onset is no outlier), and at least 0.005 of the estimate's RMS.
-    A sample clicks where the estimate's bend is more than 8 times that scale, and more than twice any bend
-    that the reference, brought to the estimate's RMS, has within 1 ms. Clicks up to 2 ms apart are one.
-    Neither a gain nor a low-pass makes clicks, and what the recording masks does not count; a delay of more
-    than 1 ms does make the recording's own clicks new. nan where the estimate is not finite.
-    """
-    waves = [wave[:, 0] for wave in aligned(estimate, reference)]
-    size, rate = waves[0].shape[-1], reference.rate
-    near, window = round(CLICK_NEAR / 1000 * rate), round(CLICK_WINDOW / 1000 * rate)
-    inside = valid(reference.lengths - 1, size)  # samples with a neighbour on either side
-    bend, bend_ref = (pad(wave.diff(n=2).abs(), (1, 1)) * inside for wave in waves)
-    rms, rms_ref = ((wave.square().sum(-1) / reference.lengths).sqrt() for wave in waves)
-
-    framed, counts = _framed(bend, reference.lengths, Frames(window, window, "mirror"))
-    usual = framed.kthvalue(ceil(CLICK_USUAL * window), dim=-1).values  # of window n, about n * window
-    usual = _widest(pad(usual * valid(counts, usual.shape[-1]), (0, 1)), 1)
-    nearest = (torch.arange(size, device=bend.device) + window // 2) // window
-    scale = torch.maximum(usual, CLICK_LEAST * rms[:, None])[:, nearest]
-
-    gain = rms / rms_ref.clamp(min=torch.finfo(rms.dtype).eps)
-    known = gain[:, None] * _widest(bend_ref, near)
-    clicking = (bend > CLICK_OUTLIER * scale) & (bend > CLICK_NEW * known)
-    starts = pad(_widest(clicking.to(bend), near), (1, 0)).diff() > 0
-    return {"": (starts.sum(1) * rate / reference.lengths).where(rms.isfinite(), torch.nan)}
-
-
-def _widest(values: Tensor, reach: int) -> Tensor:
-    """The largest of `values` [B, T] from `reach` before to `reach` after each [B, T]."""
-    return max_pool1d(values[:, None], 2 * reach + 1, 1, reach)[:, 0]
-
-
-def tones(
-    estimate: Signal, reference: Signal, cutoff: Tensor | None = None, period: int = 32
-) -> dict[str, Tensor]:
-    """Level of the loudest tone that repeats every `period` samples, in dB of a full-scale sine.
-
-    Upsampling by shuffles leaves such tones, of period 2^n after n shuffles by 2; they are heard where the
-    input is empty (King et al. 2021, Figure 5). The median over frames of 1024 samples every 512 (a tone is
-    there all the time, what networks do at their ends is not) of the power at the multiples of rate / period
-    above 0, half the rate included; at least -240 dB. The reference is not looked at.
-    """
-    framing = Frames(1024, 512, "mirror", double=True)
-    at = torch.arange(1024 // period, 513, 1024 // period, device=estimate.wave.device)
-    powers = [
-        power[..., at].where(counted[..., None], torch.nan)
-        for power, _, counted in _powers(estimate, reference, framing)
-    ]
-    median = torch.cat(powers, dim=1).nanmedian(dim=1).values
-    # Of amplitude 1 under a Hann window; at half the rate a tone is its own mirror image.
-    full_scale = torch.where(at < 512, 1024 / 4, 1024 / 2).square()
-    return {"": 10 * (median / full_scale).amax(1).clamp(min=1e-24).log10()}
+    return convergence + difference / (bins * counts_of(reference.lengths, frames))
 
 
 def _perceptual(name: str) -> Metric:
@@ -450,72 +303,18 @@ def _lsd(
         bands |= {"-LF": bins < edge, "-HF": bins >= edge}
 
     sums = dict.fromkeys(bands, 0)  # over frames, of what is below the root
-    for E, R, counted in _powers(estimate, reference, frames):
+    for E, R, counted in powers_of(estimate, reference, frames):
         squared = log_ratio(E, R).square()
         for name, band in bands.items():
             if time_first:
                 sums[name] = sums[name] + squared.where(counted[..., None], 0).sum(1)
             else:
-                rms = _mean(squared, band[:, None]).sqrt()
+                rms = mean_of(squared, band[:, None]).sqrt()
                 sums[name] = sums[name] + rms.where(counted, 0).sum(1)
-    counts = _counts(reference.lengths, frames)
+    counts = counts_of(reference.lengths, frames)
     if time_first:
-        return {name: _mean((sums[name] / counts[:, None]).sqrt(), band) for name, band in bands.items()}
+        return {name: mean_of((sums[name] / counts[:, None]).sqrt(), band) for name, band in bands.items()}
     return {name: total / counts for name, total in sums.items()}
-
-
-def _powers(estimate: Signal, reference: Signal, frames: Frames) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Power spectra of both [B, n, F] and which of the n frames count [B, n], a few frames at a time.
-
-    What is made of a frame is much larger than the signal: so it stays in the cache, and memory is bounded.
-    """
-    waves = torch.cat(aligned(estimate, reference))[:, 0]
-    framed, counts = _framed(waves, reference.lengths.repeat(2), frames)
-    window = torch.hann_window(frames.n_fft, dtype=torch.float64) if frames.hann else torch.ones(frames.n_fft)
-    window = window.to(waves.device, torch.float64 if frames.double else waves.dtype)
-    at_once = max(1, SAMPLES_AT_ONCE.get(waves.device.type, ELSEWHERE) // (len(waves) * frames.n_fft))
-    for first in range(0, framed.shape[1], at_once):
-        spectrum = torch.fft.rfft(framed[:, first : first + at_once] * window)
-        squares = torch.view_as_real(spectrum).square()  # much faster than real and imaginary parts apart
-        power = (squares[..., 0] + squares[..., 1]).to(waves.dtype)
-        counted = valid(counts - first, power.shape[1])
-        yield *power.chunk(2), counted.chunk(2)[0]
-
-
-def _framed(wave: Tensor, lengths: Tensor, frames: Frames) -> tuple[Tensor, Tensor]:
-    """[B, T] -> its frames [B, N, n_fft], a view, and how many of them each item has [B]."""
-    margin = frames.n_fft // 2
-    if frames.outside == "mirror":
-        wave = _mirrored(wave, lengths, margin)
-    elif frames.outside == "none":
-        wave = pad(wave, (0, frames.n_fft))
-    else:
-        wave = pad(wave, (margin, margin + frames.hop))
-    counts = _counts(lengths, frames)
-    return wave.unfold(-1, frames.n_fft, frames.hop)[:, : int(counts.max())], counts
-
-
-def _counts(lengths: Tensor, frames: Frames) -> Tensor:
-    """[B] how many frames signals of `lengths` [B] have."""
-    if frames.outside == "none":
-        return (lengths - frames.n_fft) // frames.hop + 1
-    if frames.outside == "whole":
-        return 1 - (1 - lengths) // frames.hop
-    return 1 + (lengths - frames.n_fft % 2) // frames.hop
-
-
-def _mirrored(wave: Tensor, lengths: Tensor, margin: int) -> Tensor:
-    """[B, T] -> [B, margin + T + margin]: each item goes on as its own mirror image, before and after it."""
-    last = lengths[:, None] - 1
-    at = torch.arange(-margin, wave.shape[-1] + margin, device=wave.device) % (2 * last).clamp(min=1)
-    return wave.gather(1, (last - (last - at).abs()))
-
-
-def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    """The mean of `values` over the last axis where `counted`, which broadcasts; nan where nothing counts."""
-    if counted.all():
-        return values.mean(-1)
-    return values.where(counted, 0).sum(-1) / counted.sum(-1)
 
 
 def _one_by_one(
@@ -534,8 +333,3 @@ def _ratio(signal: Tensor, error: Tensor) -> Tensor:
     least = torch.finfo(torch.float64).eps  # as torchmetrics has it: no error is finite
     S, N = (wave.flatten(1).square().sum(-1, dtype=torch.float64) for wave in (signal, error))
     return (10 * ((S + least) / (N + least)).log10()).where(S > 0, torch.nan)
-
-
-def _sounds(wave: Tensor) -> Tensor:
-    """[B] whether there is anything but zeros in `wave` [B, ..., T]."""
-    return wave.flatten(1).abs().amax(1) > 0
