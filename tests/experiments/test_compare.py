@@ -42,6 +42,7 @@ def record(id_: str, lsd: float = 2.0, system: str = "AudioSR", **changed) -> di
     fields = {
         "kind": "score",
         "id": id_,
+        "paper": "audiosr",
         "family": "one",
         "system": system,
         **task,
