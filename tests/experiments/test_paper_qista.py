@@ -155,6 +155,7 @@ def test_no_number_of_another_formula_is_a_reproduction():
     identity = {"method": "qista", "rule": {"metrics": {"SNR": "snr"}}, "versions": VERSIONS}
     record = {
         "kind": "score",
+        "paper": "qista",
         "system": row.system,
         **{"dataset": "voicebank", "scale": 2, "cutoff_hz": None, "loss": None},
         **{"preset": "full", "protocol": "published", "seed": 0, "changes": [], "exact": True},
