@@ -36,10 +36,11 @@ DIFFERENCE_FIELDS = (
     *("paper", "dataset", "scale", "cutoff_hz", "loss", "system", "metric", "a", "b", "difference"),
     *("low", "high", "p", "files", "record_a", "record_b"),
 )
-NOT_LEARNT = ("block_seam", "clicks")  # metrics in which the unprocessed input is no measure of learning
+TIME = "real_time_factor"  # as a column's metric: of the test itself, not of its files
+NOT_LEARNT = ("block_seam", "clicks", TIME)  # in which the unprocessed input is no measure of learning
 HIGHER_IS_BETTER = ("snr", "sdr", "pesq", "stoi", "visqol", "nisqa")  # in the name of a metric's function
 MARKS = {"reproduction": "", "partial": "p", "demo": "d", "stand-in": "s", "untrained": "u"}
-FINE = ("STOI", "L1", "MSE", "STFT_loss")  # metrics whose names begin so are printed with four decimals
+FINE = ("STOI", "L1", "MSE", "STFT_loss", TIME)  # metrics whose names begin so are printed with four decimals
 MEANINGS = {
     "p": "partial: not the whole published split, or not its protocol",
     "d": "demo: a small preset, not a result",
@@ -148,6 +149,7 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
     chosen = min(ranked, key=lambda r: STANDINGS.index(worth(r)))
     seeds = {r["seed"]: r for r in reversed(ranked) if r["family"] == chosen["family"]}
     values = [r["mean"][column.metric] for r in seeds.values()]
+    spread = pstdev(values) if len(values) > 1 else chosen["std"].get(column.metric)
     kind = max((worth(r) for r in seeds.values()), key=STANDINGS.index)
     if column.key in row.corrected:
         kind = max(kind, "partial", key=STANDINGS.index)
@@ -156,7 +158,7 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
     line["reproduced" if kind == "reproduction" else "measured"] = number
     line |= {
         "standing": kind,
-        "std": f"{pstdev(values) if len(values) > 1 else chosen['std'][column.metric]:.3g}",
+        "std": "" if spread is None else f"{spread:.3g}",  # of one test, its time has none
         "files": f"{files_scored(chosen, column.metric):,}" + (f" of {expected:,}" if expected else ""),
         "seeds": len(values),
         "protocol": chosen["protocol"],
@@ -177,8 +179,11 @@ def lines(table: Table, output: Path, preset: str | None = None, protocol: str |
 
 
 def scored(output: Path, paper: str) -> list[dict]:
-    """What stands in tables: scores and counts."""
-    return [record for record in all_records(output, paper) if record["kind"] in ("score", "count")]
+    """What stands in tables: scores, with the time that they took, and counts."""
+    found = [record for record in all_records(output, paper) if record["kind"] in ("score", "count")]
+    for record in found:
+        record["mean"] |= {TIME: record[TIME]} if TIME in record else {}
+    return found
 
 
 def shown(line: dict) -> str:

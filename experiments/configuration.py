@@ -113,6 +113,11 @@ def load_paper(name: str) -> dict:
     return yaml.safe_load((PAPERS / name / "paper.yaml").read_text())
 
 
+def released_key(paper: str, run: str) -> str:
+    """The key that names the file of a run's released weights: `released.basic` of `${released.basic}`."""
+    return load_paper(paper)["config"]["runs"][run]["released"].strip("${}")
+
+
 @cache
 def load_table(paper: str, name: str) -> Table:
     """Raises UserError where the paper has no such table."""

@@ -13,6 +13,7 @@ FORMATS = {"wav": "FLOAT", "flac": "PCM_24"}
 BAND = (100, 200_000)  # Hz, in which an input's band may end
 RATES = (1000, 400_000)  # Hz, of results
 WAV_LIMIT = 2**32 - 2**16  # bytes: a longer WAV file is written as RF64
+HUB_FILE = "pytorch_model.bin"  # of a repository on the hub, where none is named
 
 
 def recordings(inputs: list[str], output: Path) -> list[tuple[Path, Path]]:
@@ -78,7 +79,7 @@ def load(checkpoint: str, system: str | None):
     path = Path(checkpoint).expanduser()
     folder = path.parent if path.name == "weights.safetensors" else path
     if not folder.is_dir():
-        raise UserError(f"--checkpoint {checkpoint}: no such folder.")
+        raise UserError(f"--checkpoint {checkpoint}: no such folder (released weights need --paper).")
     folder = folder if read_record(folder) else newest(folder, system)
     record = read_record(folder)
     if record["kind"] == "score":
@@ -94,6 +95,62 @@ def load(checkpoint: str, system: str | None):
     return stage
 
 
+def weights_file(place: str) -> Path:
+    """A file, or one of `hf://owner/name[/file]`, which the hub's own cache keeps.
+
+    Raises UserError where it is not to be had.
+    """
+    if not place.startswith("hf://"):
+        path = Path(place).expanduser()
+        if not path.is_file():
+            raise UserError(f"--checkpoint {place}: no such file.")
+        return path
+    from huggingface_hub import hf_hub_download
+
+    owner, _, rest = place.removeprefix("hf://").partition("/")
+    name, _, file = rest.partition("/")
+    try:
+        return Path(hf_hub_download(f"{owner}/{name}", file or HUB_FILE))
+    except Exception as error:  # of the network, the hub, or the name; which differs by its version
+        raise UserError(
+            f"--checkpoint {place}: {cause(error)} Or fetch it elsewhere, and name the file."
+        ) from None
+
+
+def load_released(paper: str, checkpoint: str, system: str | None, changes: list[str]):
+    """The method of a row of released weights, straight from their file; no run is written.
+
+    system: the row, in the paper's first table (None: the first such). changes: `method.key=value`, over the
+    row's settings. Raises UserError where nothing can be loaded so.
+    """
+    from experiments.configuration import configure, load_paper, load_table
+    from experiments.runs import converted
+    from lightning_modules import build_method, find_method
+
+    for text in changes:
+        if not text.startswith("method."):
+            raise UserError(f"--set {text}: a key of the method is needed, as in method.guidance=3.5.")
+    config = configure(paper, "full", changes)
+    table = load_table(paper, load_paper(paper)["tables"][0])
+    rows = {
+        row.system: row
+        for row in table.rows
+        if row.parts and all("released" in config["runs"][run] for run in row.parts.values())
+    }
+    if not rows:
+        raise UserError(f"--paper {paper}: no row of its first table has released weights.")
+    system = system or next(iter(rows))
+    if system not in rows:
+        known = ", ".join(f'"{name}"' for name in rows)
+        raise UserError(f"--row {system}: {paper} has released weights of {known}.")
+    row, path, stages = rows[system], weights_file(checkpoint), {}
+    parts = {part: converted(config, run, path, stages) for part, run in row.parts.items()}
+    changed = {text.partition("=")[0].removeprefix("method.") for text in changes}
+    settings = config["method"] | row.settings | {key: config["method"][key] for key in changed}
+    resolved = find_method(row.method).resolved(settings)
+    return build_method(row.method, config["data"]["rate"], parts, resolved)
+
+
 def method_of(args: argparse.Namespace):
     """The method that was asked for, on its device."""
     import torch
@@ -102,7 +159,9 @@ def method_of(args: argparse.Namespace):
     from lightning_modules.stage import Stage
     from lightning_modules.super_resolver import SuperResolver
 
-    if args.checkpoint:
+    if args.paper:
+        method = load_released(args.paper, args.checkpoint, args.row, args.set)
+    elif args.checkpoint:
         method = load(args.checkpoint, args.row)
     else:
         found = find_method(args.method)
@@ -242,9 +301,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
-        "--checkpoint", metavar="RUN_OR_FILE", help="folder of a tested row or of a run, or `runs`"
+        "--checkpoint",
+        metavar="RUN_OR_FILE",
+        help="folder of a tested row or of a run, or `runs`; with --paper a file, or hf://owner/name",
     )
     which.add_argument("--method", help="one without weights: spline, sinc, hold, ...")
+    parser.add_argument("--paper", help="whose authors released the file of weights that --checkpoint names")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="method.KEY=VALUE", help="how it is used, with --paper"
+    )
     parser.add_argument("--row", metavar="SYSTEM", help="which system, if --checkpoint is a folder of many")
     parser.add_argument("--rate", type=int, default=48000, help="Hz, with --method (default: %(default)s)")
     parser.add_argument("--cutoff", type=float, help="Hz, where the inputs' band ends (default: see README)")
@@ -260,6 +325,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.cutoff is not None and not BAND[0] <= args.cutoff <= BAND[1]:  # nan fails this, too
             raise UserError("--cutoff needs a frequency from {:,} to {:,} Hz.".format(*BAND))
+        if (args.method and args.paper) or (args.set and not args.paper):
+            raise UserError("--paper goes with --checkpoint, and --set with --paper.")
         if not RATES[0] <= args.rate <= RATES[1]:
             raise UserError("--rate needs a rate from {:,} to {:,} Hz.".format(*RATES))
         return enhance(args)

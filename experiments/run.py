@@ -20,6 +20,7 @@ from experiments.configuration import (
     nearest,
     own_row,
     paper_names,
+    released_key,
 )
 from experiments.records import cause
 from signals.errors import UserError
@@ -72,7 +73,8 @@ def with_weights(table: Table, rows: list[Row], config: dict) -> list[Row]:
         runs = [config["runs"][run] | {"name": run} for run in {*row.parts.values(), *row.runs.values()}]
         lacking = sorted(run["name"] for run in runs if "released" in run and run["released"] is None)
         if lacking:
-            report(f"{row.system}: left out, since its weights are its authors': set released.{lacking[0]}")
+            key = released_key(table.paper, lacking[0])
+            report(f"{row.system}: left out, since its weights are its authors': set {key}")
         else:
             kept.append(row)
     return kept

@@ -22,7 +22,7 @@ from datamodules.degradations import degradation
 from datamodules.library import Library
 from datamodules.pairs import Mixture, PairDataModule
 from datamodules.store import Store
-from experiments.configuration import duration
+from experiments.configuration import duration, released_key
 from experiments.page import write_page
 from experiments.records import (
     cause,
@@ -81,6 +81,28 @@ def restored(folder: Path) -> Stage:
     stage = build_stage(run, run["seed"], run["data"]["rate"], used)
     load_weights(stage, folder / "weights.safetensors")
     return stage.eval().requires_grad_(False)
+
+
+def converted(config: Mapping, name: str, path: Path, stages: dict[str, Stage]) -> Stage:
+    """The stage of a run, straight from a file of released weights; nothing is written.
+
+    stages: by run, those that are there already; this one and those that it uses join them.
+    """
+    if name not in stages:
+        run = config["runs"][name]
+        used = {part: converted(config, other, path, stages) for part, other in run["uses"].items()}
+        stage = build_stage(run, config["seed"], config["data"]["rate"], used)
+        convert(stage, path, name)
+        stages[name] = stage.eval().requires_grad_(False)
+    return stages[name]
+
+
+def convert(stage: Stage, path: Path, name: str) -> None:
+    """Released weights into the stage of a run. Raises UserError where the file does not hold it."""
+    try:
+        stage.convert(path)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit {name}: {str(error).splitlines()[-1].strip()}") from None
 
 
 def check_source(name: str, source: str | None, folder: Path) -> None:
@@ -204,11 +226,11 @@ class Runs:
 
     def released(self, name: str) -> Path:
         """The file of its authors that a run is converted from, not trained. Raises UserError without it."""
-        path = self.config["runs"][name]["released"]
+        path, key = self.config["runs"][name]["released"], released_key(self.paper, name)
         if path is None:
-            raise UserError(f"{name} is its authors' weights: set released.{name} to their file.")
+            raise UserError(f"{name} is its authors' weights: set {key} to their file.")
         if not Path(path).expanduser().is_file():
-            raise UserError(f"released.{name}={path}: no such file.")
+            raise UserError(f"{key}={path}: no such file.")
         return Path(path).expanduser()
 
     def options(self, name: str) -> dict:
@@ -249,9 +271,10 @@ class Runs:
         stage = find_stage(run["stage"])
         if "released" in run:
             rate = self.config["data"]["rate"] if issubclass(stage, SuperResolver) else None
-            empty = {"weights": {}, "optimizer": {}, "training": {}, "uses": {}, "start": None, "seed": 0}
+            empty = {"weights": {}, "optimizer": {}, "training": {}, "start": None, "seed": 0}
             return {
                 **empty,
+                "uses": {part: identity_hash(self.identity(other)) for part, other in run["uses"].items()},
                 "stage": run["stage"],
                 "source": None,
                 "versions": [stage.version],
@@ -319,10 +342,7 @@ class Runs:
         """
         path, started = self.released(name), time.perf_counter()
         stage = self.untrained(name)
-        try:
-            stage.network.load_state_dict(type(stage).converted(path))
-        except RuntimeError as error:
-            raise UserError(f"{path} does not fit {name}: {str(error).splitlines()[-1].strip()}") from None
+        convert(stage, path, name)
         self.report(f"run {name} {folder.name}: converted from {path}")
         self.begin(folder)
         self.keep(name, folder, stage, {}, time.perf_counter() - started)

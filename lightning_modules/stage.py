@@ -67,6 +67,13 @@ class Stage(lightning.LightningModule):
         """
         raise UserError(f"{cls.__name__} knows no released weights.")
 
+    def convert(self, path: Path) -> None:
+        """Fills the stage with what is in such a file: `network`, and whatever else it is used with.
+
+        Raises RuntimeError, as `load_state_dict`, where the file holds another network.
+        """
+        self.network.load_state_dict(self.converted(path))
+
     @property
     def network(self) -> nn.Module:
         """What the stage leaves to its method; its parameters are the ones that papers count."""

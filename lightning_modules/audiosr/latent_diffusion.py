@@ -1,7 +1,9 @@
 """Stage 2: diffusion of the high-resolution latent, given the low-resolution one (Liu et al. 2023, 3.2)."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,11 +11,15 @@ from torch import Tensor
 
 from lightning_modules.audiosr.frontend import normalise
 from lightning_modules.audiosr.networks import unet
+from lightning_modules.audiosr.released import read
 from lightning_modules.audiosr.settings import STEPS, Settings
 from lightning_modules.audiosr.vae import VAE
 from lightning_modules.stage import Stage, noise, uniform
 from lightning_modules.super_resolver import raise_rate
+from signals.errors import UserError
 from signals.types import Pair, Signal, silence_padding
+
+BLOCK = 32  # latent frames that are drawn at once
 
 
 def cosine_betas(steps: int = STEPS, s: float = 0.008) -> np.ndarray:
@@ -67,6 +73,25 @@ class LatentDiffusion(Stage):
         settings = Settings.of(**options["settings"])
         seen = ("upsample", "null_condition", "sample_condition")  # by training; the rest is the sampler's
         return {**options, "settings": {key: getattr(settings, key) for key in seen}}
+
+    @classmethod
+    def converted(cls, path: Path) -> dict[str, Tensor]:
+        return read(path).unet
+
+    def convert(self, path: Path) -> None:
+        """Also the latents' scale, and the moving average of the weights, which the released code never uses.
+
+        Raises UserError where the file's noise schedule is another.
+        """
+        released = read(path)
+        schedule = {"betas": cosine_betas(), "alphas_cumprod": np.cumprod(1 - cosine_betas())}
+        for name, theirs in released.schedule.items():
+            if not np.allclose(theirs.double(), schedule[name], rtol=0, atol=1e-3):  # in half precision, too
+                raise UserError(f"{path}: its {name} are of another noise schedule than AudioSR's.")
+        self.unet.load_state_dict(released.unet)
+        self.averaged.load_state_dict(released.average)
+        # Measured for good: a fine-tuning keeps it.
+        self.latent_sums.copy_(torch.tensor([np.inf, 1, 0, released.scale**-2], dtype=torch.float64))
 
     @property
     def network(self) -> torch.nn.Module:
@@ -124,13 +149,9 @@ class LatentDiffusion(Stage):
                 self.cache[seed] = self.posteriors(_item(pair, row))[0].half().cpu()
         return torch.stack([self.cache[seed] for seed in seeds]).to(pair.high.wave.device, torch.float32)
 
-    def condition(
-        self, mean: Tensor, log_variance: Tensor, seeds: Tensor, salt: int = 0, sampled: bool | None = None
-    ) -> Tensor:
-        """Scaled low-resolution latent: sampled, or the mode (None: as the settings say)."""
-        if self.settings.sample_condition if sampled is None else sampled:
-            mean = mean + (0.5 * log_variance).exp() * noise(mean.shape[1:], seeds, salt)
-        return self.scale * mean
+    def condition(self, mean: Tensor, log_variance: Tensor, eps: Tensor | None) -> Tensor:
+        """Scaled low-resolution latent: sampled by normal noise `eps`, or (None) the mode."""
+        return self.scale * (mean if eps is None else mean + (0.5 * log_variance).exp() * eps)
 
     @property
     def null(self) -> Tensor:
@@ -153,7 +174,8 @@ class LatentDiffusion(Stage):
         """v and its error, each [B, C, N/8, M/8], with step, noise and dropped condition from the seeds."""
         mean, log_variance, low_mean, low_log_variance = posteriors.unbind(dim=1)
         z0 = self.scale * (mean + (0.5 * log_variance).exp() * noise(mean.shape[1:], seeds, salt))
-        condition = self.condition(low_mean, low_log_variance, seeds, salt + 1)
+        eps = noise(mean.shape[1:], seeds, salt + 1) if self.settings.sample_condition else None
+        condition = self.condition(low_mean, low_log_variance, eps)
         dropped = uniform(seeds, salt + 2) < drop
         condition = torch.where(dropped.view(-1, 1, 1, 1), self.null, condition)
         t = (uniform(seeds, salt + 3) * STEPS).long()
@@ -194,25 +216,34 @@ class LatentDiffusion(Stage):
 
     @torch.no_grad()
     def sample(
-        self, low_mean: Tensor, low_log_variance: Tensor, seeds: Tensor, settings: Settings | None = None
+        self,
+        low_mean: Tensor,
+        low_log_variance: Tensor,
+        seeds: Tensor,
+        settings: Settings | None = None,
+        firsts: Tensor | None = None,
     ) -> Tensor:
         """The full-band latent [B, C, N/8, M/8], unscaled, for the posterior of a low-resolution one.
 
-        DDIM (Song et al. 2021, eq. 12) with classifier-free guidance on v, both branches in one batch.
-        settings: of the sampling (None: the stage's own); the null condition is always that of the training.
+        DDIM (Song et al. 2021, eq. 12) or DPM-Solver++ (Lu et al. 2022, Algorithm 2) with classifier-free
+        guidance on v, both branches in one batch. settings: of the sampling (None: the stage's own); the null
+        condition is always that of the training. firsts: latent frames [B] of their recordings (by seed) at
+        which the items begin (None: 0); where items overlap, all that is random is the same in both.
         """
         s = settings or self.settings
-        condition = self.condition(low_mean, low_log_variance, seeds, 1, s.sample_condition)
+        firsts = torch.zeros_like(seeds) if firsts is None else firsts
+        drawn = partial(endless_noise, low_mean.shape[1:], seeds, firsts)
+        condition = self.condition(low_mean, low_log_variance, drawn(1) if s.sample_condition else None)
         null = torch.zeros_like(condition) + self.null
-        scheduler = ddim(s)
+        scheduler = dpm_solver() if s.sampler == "dpm" else ddim(s)
         scheduler.set_timesteps(s.steps, device=condition.device)
-        z = noise(condition.shape[1:], seeds, salt=2)
+        z = drawn(2)
         for number, t in enumerate(scheduler.timesteps):
             steps = t.expand(2 * len(z))
             both = self.velocity(torch.cat([z, z]), steps, torch.cat([condition, null]), averaged=s.average)
             v = guided(*both.chunk(2), s.guidance, s.rescale)
-            drawn = noise(z.shape[1:], seeds, salt=3 + number) if s.eta > 0 else None
-            z = scheduler.step(v, t, z, eta=s.eta, variance_noise=drawn).prev_sample
+            stochastic = {"eta": s.eta, "variance_noise": drawn(3 + number)} if s.eta > 0 else {}
+            z = scheduler.step(v, t, z, **stochastic).prev_sample
         return z / self.scale
 
 
@@ -231,6 +262,21 @@ def _item(pair: Pair, row: int) -> Pair:
     one = slice(row, row + 1)
     low, high = (Signal(s.wave[one], s.rate, s.lengths[one]) for s in (pair.low, pair.high))
     return Pair(low, high, pair.cutoff[one], pair.ids[one], pair.seeds[one])
+
+
+def endless_noise(shape: Sequence[int], seeds: Tensor, firsts: Tensor, salt: int) -> Tensor:
+    """Standard normal [B, C, N, M], shape [C, N, M]: frames from `firsts` [B] on of a noise without end.
+
+    Each seed [B] has one noise, drawn block by block, so that frames are the same in whatever they are cut.
+    """
+    channels, frames, bands = shape
+    blocks = [
+        noise((channels, BLOCK, bands), seeds + ((firsts // BLOCK + block) << 32), salt)
+        for block in range(-(-frames // BLOCK) + 1)
+    ]
+    offsets = (firsts % BLOCK).tolist()
+    drawn = torch.cat(blocks, dim=2)
+    return torch.stack([one[:, o : o + frames] for one, o in zip(drawn, offsets, strict=True)])
 
 
 def guided(conditional: Tensor, unconditional: Tensor, guidance: float, rescale: float) -> Tensor:
@@ -256,4 +302,25 @@ def ddim(settings: Settings):
         set_alpha_to_one=settings.spacing == "trailing",
         steps_offset=1 if settings.spacing == "leading" else 0,
         timestep_spacing=settings.spacing,
+    )
+
+
+def dpm_solver():
+    """diffusers' DPM-Solver++ (2M) on our schedule, trailing: from the zero-SNR step to abar = 1.
+
+    Its time is lambda = log(sqrt(abar / (1 - abar))), which is -inf where abar_T = 0. Told that the schedule
+    ends there, diffusers takes abar_T = 2^-24 (lambda = -8.3) in the solver only; the network still sees step
+    999. It matters little: the first step is of first order, whose limit at -inf exists (z_0 = -v); after so
+    long a one the second is nearly of first order, too.
+    """
+    from diffusers import DPMSolverMultistepScheduler
+
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=STEPS,
+        trained_betas=cosine_betas(),
+        prediction_type="v_prediction",
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
     )

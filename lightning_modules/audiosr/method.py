@@ -28,9 +28,11 @@ class AudioSR(SuperResolver):
     """Any input up to 48 kHz, any band edge from 2 to 16 kHz, to 48 kHz full band.
 
     window, overlap: frames of 10 ms; windows are multiples of 64 frames. Faults of the released code that are
-    not repeated: silence and dark input crash it, every window of a long file is
-    levelled and filtered on its own, padding is off by one for some lengths.
+    not repeated: silence and dark input crash it, every window of a long file is levelled, filtered and given
+    noise on its own, padding is off by one for some lengths.
     """
+
+    version = 2
 
     def __init__(
         self,
@@ -49,10 +51,11 @@ class AudioSR(SuperResolver):
         self.blind = self.settings.cutoff == "estimate"
         if window % 64:
             raise UserError(f"method.window={window}: a multiple of 64 frames is needed.")
-        if not 0 <= overlap < window:
-            raise UserError(f"method.overlap={overlap}: from 0 to below method.window={window} is needed.")
+        if not 0 <= overlap <= window - 8:
+            raise UserError(f"method.overlap={overlap}: 0 to {window - 8} is needed, 8 below the window.")
         hop = vae.log_mel.hop
         self.grid = 64 * hop  # samples: 8 of the autoencoder times 8 of the denoiser, in frames
+        self.frame = 8 * hop  # of the latent, so that windows share its noise where they overlap
         self.window, self.overlap = window * hop, overlap * hop
 
     @classmethod
@@ -85,7 +88,9 @@ class AudioSR(SuperResolver):
         known = torch.cat([wave.read(first - CONTEXT, count + 2 * CONTEXT) for first in firsts])
         filtered = self.prefilter(known, cutoff, whole["seeds"])
         known, filtered = (wave[..., CONTEXT : CONTEXT + count] for wave in (known, filtered))
-        made = self.resolve(Signal.of(filtered, self.rate), cutoff, seeds, None)
+        frames = torch.tensor(firsts, device=seeds.device).repeat_interleave(batch) // self.frame
+        # With the recordings' seeds, not the windows': what overlaps shares its noise.
+        made = self.resolve(Signal.of(filtered, self.rate), cutoff, whole["seeds"], None, frames)
         out = self.replace_low_band(made, known if self.settings.paste == "input" else filtered, cutoff)
         return out / whole["gain"] + whole["mean"] if self.settings.keep_level else out
 
@@ -133,9 +138,17 @@ class AudioSR(SuperResolver):
         return out
 
     @torch.no_grad()
-    def resolve(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor | None) -> Tensor:
+    def resolve(
+        self,
+        low: Signal,
+        cutoff: Tensor,
+        seeds: Tensor,
+        reference: Tensor | None,
+        firsts: Tensor | None = None,
+    ) -> Tensor:
+        """firsts: latent frames [B] of their recordings (by seed) at which windows begin (None: 0)."""
         image = self.vae.image(self.padded(low.wave))
-        latent = self.ldm.sample(*self.vae.posterior(image), seeds, self.settings)
+        latent = self.ldm.sample(*self.vae.posterior(image), seeds, self.settings, firsts)
         decoded = self.vae.decode(latent)
         known = self.mel_centres() < cutoff[:, None]  # [B, M]
         log_mel = torch.where(known[:, None, None], image, decoded)

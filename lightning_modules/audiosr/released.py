@@ -1,13 +1,25 @@
-"""From the names of the released AudioSR checkpoint to ours.
+"""The released AudioSR checkpoint (haoheliu/audiosr_basic, audiosr_speech on the hub), and its names as ours.
 
 The vocoder needs no map: `HiFiGAN` has the released names, after `first_stage_model.vocoder.`.
-Maps are from module to module, for four levels of two layers, the released size. A name that is not in the
-map raises; a name that is missing is for `load_state_dict(strict=True)` to find.
+Maps are from module to module, for four levels of two layers, the released size.
+
+Proven without the hub, with drawn weights under every name and shape that the released code builds: all are
+accounted for, and the released networks' outputs come out. Not proven: that the hub's files hold these names
+(others are refused by name), and what their weights sound like.
 """
 
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lightning_modules.audiosr.networks import HiFiGAN, autoencoder, unet
+from lightning_modules.audiosr.settings import STEPS
+from signals.errors import UserError
 
 LEVELS, LAYERS = 4, 2
 
@@ -110,13 +122,17 @@ def _renamed(released: dict[str, Tensor], modules: dict[str, str]) -> dict[str, 
     return ours
 
 
+def _is_attention(name: str) -> bool:
+    return ".mid.attn_1." in name
+
+
 def vae_state(released: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state of `networks.autoencoder()` from names after `first_stage_model.`, without the vocoder's.
 
     The released attention has 1x1 convolutions [C, C, 1, 1] where diffusers has linear layers [C, C].
     """
     squeezed = {
-        name: value[..., 0, 0] if ".mid.attn_1." in name and value.ndim == 4 else value
+        name: value[..., 0, 0] if _is_attention(name) and value.ndim == 4 else value
         for name, value in released.items()
     }
     return _renamed(squeezed, VAE_MODULES)
@@ -125,3 +141,108 @@ def vae_state(released: dict[str, Tensor]) -> dict[str, Tensor]:
 def unet_state(released: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state of `networks.unet()` from names after `model.diffusion_model.`."""
     return _renamed(released, UNET_MODULES)
+
+
+# The file -------------------------------------------------------------------------------------------------
+
+VAE, AGAIN = "first_stage_model.", "cond_stage_models.0.vae."  # the vocoder's within; and both once more
+VOCODER, UNET = f"{VAE}vocoder.", "model.diffusion_model."
+AVERAGE = "model_ema.diffusion_model"  # of the denoiser's weights, whose names have no dots here
+# CLAP, which super-resolution never calls; the average's counters; what follows from the schedule.
+DROPPED = ("clap.", "model_ema.decay", "model_ema.num_updates", "logvar", "alphas_cumprod_prev", "sqrt_")
+DROPPED += ("log_one_minus_alphas_cumprod", "posterior_")
+
+Build = Callable[[], nn.Module]
+Shapes = dict[str, torch.Size]
+NETWORKS: dict[str, tuple[Build, Mapping[str, str]]] = {
+    VAE: (autoencoder, VAE_MODULES),
+    VOCODER: (HiFiGAN, {}),
+    UNET: (unet, UNET_MODULES),
+}
+
+
+class Released(NamedTuple):
+    """What is in use of a released file, by our names; no tensor is read before it is used."""
+
+    vae: dict[str, Tensor]
+    vocoder: dict[str, Tensor]
+    unet: dict[str, Tensor]
+    average: dict[str, Tensor]  # moving average of `unet`; `unet` where the file has none
+    scale: float  # of the latents
+    schedule: dict[str, Tensor]  # `betas` and `alphas_cumprod`, as far as they are there
+
+
+def read(path: Path) -> Released:
+    """Every name is used, or the double of one that is, or dropped by name.
+
+    Raises UserError where one is missing or unknown, has another shape, or differs from its double.
+    """
+    found = tensors(path)
+    rest = dict(found)  # what is not accounted for yet
+    shapes = {prefix: released_shapes(prefix) for prefix in NETWORKS}
+    vae = _taken(rest, VAE, shapes[VAE], "the autoencoder", path)
+    vocoder = _taken(rest, VOCODER, shapes[VOCODER], "the vocoder", path)
+    denoiser = average = _taken(rest, UNET, shapes[UNET], "the denoiser", path)
+    if any(name.startswith(AVERAGE) for name in rest):
+        dotless = {name.replace(".", ""): shape for name, shape in shapes[UNET].items()}
+        stripped = _taken(rest, AVERAGE, dotless, "the denoiser's moving average", path)
+        average = dict(zip(shapes[UNET], stripped.values(), strict=True))
+    scale = float(_taken(rest, "", {"scale_factor": torch.Size()}, "the latents", path)["scale_factor"])
+    if not 0 < scale < float("inf"):
+        raise UserError(f"{path}: scale_factor is {scale}: a number above 0 is needed.")
+    for name in [name for name in rest if name.startswith(AGAIN)]:
+        first = name.replace(AGAIN, VAE, 1)
+        if first in found and not torch.equal(rest.pop(name), found[first]):
+            raise UserError(f"{path}: {name} is not {first}, whose double it is in AudioSR: which is meant?")
+    steps = {name: torch.Size([STEPS]) for name in ("betas", "alphas_cumprod") if name in rest}
+    schedule = _taken(rest, "", steps, "the noise schedule", path)
+    if unknown := [name for name in rest if not name.startswith(DROPPED)]:
+        raise UserError(f"{path} is not AudioSR: it also has {', '.join(unknown[:3])} ({len(unknown)}).")
+    return Released(vae_state(vae), vocoder, unet_state(denoiser), unet_state(average), scale, schedule)
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """By name, mapped from a file of `torch.save` (bare, or as its `state_dict`) or safetensors.
+
+    Raises UserError on another file; nothing but tensors is ever loaded from one.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        whole = zipfile.is_zipfile(path)  # as PyTorch saves since 1.6; older files cannot be mapped
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
+        found = found.get("state_dict", found)
+        if not all(isinstance(value, Tensor) for value in found.values()):
+            raise TypeError("not tensors by name")
+    except Exception as error:  # whatever a file that is none, or is damaged, makes of its reader
+        raise UserError(
+            f"{path} holds no tensors by name, or more than tensors, or is damaged ({type(error).__name__})."
+        ) from None
+    return found
+
+
+def released_shapes(prefix: str) -> Shapes:
+    """By name after `prefix`, of all that the released file has of a network."""
+    build, modules = NETWORKS[prefix]
+    with torch.device("meta"):
+        ours = build().state_dict()
+    theirs, shapes = {own: name for name, own in modules.items()}, {}
+    for name, value in ours.items():
+        module, _, kind = name.rpartition(".")
+        released = f"{theirs.get(module, module)}.{kind}"
+        convolution = _is_attention(released) and value.ndim == 2
+        shapes[released] = torch.Size((*value.shape, 1, 1) if convolution else value.shape)
+    return shapes
+
+
+def _taken(rest: dict[str, Tensor], prefix: str, shapes: Shapes, of: str, path: Path) -> dict[str, Tensor]:
+    """Moves out of `rest` what has these names after `prefix`."""
+    if lacking := [name for name in shapes if f"{prefix}{name}" not in rest]:
+        told = f"{prefix}{lacking[0]} of {of} ({len(lacking)} of {len(shapes)})"
+        raise UserError(f"{path} is not AudioSR, or not whole: it lacks {told}.")
+    taken = {name: rest.pop(f"{prefix}{name}") for name in shapes}
+    for name, value in taken.items():
+        if value.shape != shapes[name]:
+            told = f"{list(value.shape)} where {of} has {list(shapes[name])}"
+            raise UserError(f"{path} is not AudioSR: {prefix}{name} is {told}.")
+    return taken

@@ -19,7 +19,8 @@ class Settings:
     prefilters: tuple[str, ...] = ("chebyshev",)  # drawn per item; order 8, zero-phase
     prefilter_passes: int = 1
     upsample: str = "cubic"
-    spacing: str = "trailing"  # of the DDIM steps: from the zero-SNR step 999; `leading`: from 981 (50 steps)
+    sampler: str = "ddim"  # or `dpm`: DPM-Solver++ of second order, which has trailing steps and eta 0
+    spacing: str = "trailing"  # of the steps: from the zero-SNR step 999; `leading`: from 981 (50 steps)
     steps: int = 50  # a divisor of T below it, so that the sampler's steps are equal
     eta: float = 0.0  # of DDIM: 1 is stochastic
     guidance: float = 3.5  # released default; not in the paper
@@ -55,10 +56,13 @@ class Settings:
             _one_of("prefilters", kind, KINDS)
         if not 0 < settings.steps < STEPS or STEPS % settings.steps:
             raise UserError(f"method.steps={settings.steps}: must divide {STEPS} and be less.")
+        if settings.sampler == "dpm" and (settings.spacing, settings.eta) != ("trailing", 0):
+            raise UserError("method.sampler=dpm: set method.spacing=trailing and method.eta=0, or use ddim.")
         return settings
 
 
 CHOICES = {
+    "sampler": ("ddim", "dpm"),
     "upsample": ("polyphase", *INTERPOLATIONS),
     "spacing": ("leading", "trailing"),
     "paste": ("input", "filtered"),

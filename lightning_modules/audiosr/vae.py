@@ -1,6 +1,7 @@
 """Stage 1: the autoencoder whose latents are diffused (Liu et al. 2023, Section 3.2)."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from lightning_modules.audiosr.discriminators import PatchDiscriminator, hinge_critic, hinge_generator
 from lightning_modules.audiosr.frontend import LogMel, RunningMean, normalise
 from lightning_modules.audiosr.networks import autoencoder
+from lightning_modules.audiosr.released import read
 from lightning_modules.stage import AdversarialStage, noise
 from signals.types import Pair
 
@@ -42,6 +44,11 @@ class VAE(AdversarialStage):
         self.generator = autoencoder(**model)
         self.critic = PatchDiscriminator(**critic)
         self.mean_mel = RunningMean(frontend["n_mels"])
+
+    @classmethod
+    def converted(cls, path: Path) -> dict[str, Tensor]:
+        """The file has no critic. See `Stage.converted`."""
+        return read(path).vae
 
     def example(self, batch: int, samples: int) -> tuple:
         device = next(self.generator.parameters()).device

@@ -1,6 +1,7 @@
 """Stage 3: HiFi-GAN from log-mel to wave, with multi-period and multi-resolution discriminators."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from lightning_modules.audiosr import discriminators as adversary
 from lightning_modules.audiosr.frontend import LogMel, RunningMean, normalise
 from lightning_modules.audiosr.networks import HiFiGAN
+from lightning_modules.audiosr.released import read
 from lightning_modules.stage import AdversarialStage
 from signals.types import Pair
 
@@ -48,6 +50,11 @@ class Vocoder(AdversarialStage):
         self.generator = HiFiGAN(n_mels=frontend["n_mels"], **model)
         self.critic = Critic(**critic)
         self.mean_mel = RunningMean(frontend["n_mels"])
+
+    @classmethod
+    def converted(cls, path: Path) -> dict[str, Tensor]:
+        """The file has no critic. See `Stage.converted`."""
+        return read(path).vocoder
 
     def example(self, batch: int, samples: int) -> tuple:
         device = next(self.generator.parameters()).device

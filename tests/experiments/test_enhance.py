@@ -1,12 +1,16 @@
 """enhance.py: files and folders in, the same files at the full band out."""
 
+from pathlib import Path
+
+import huggingface_hub
 import numpy as np
 import pytest
 import soundfile
 import torch
+from audiosr_file import CRITICS, MODELS, drawn, make_small
 from safetensors.torch import save_file
 
-from experiments import enhance, run
+from experiments import configuration, enhance, run
 from experiments.enhance import main, newest
 from experiments.records import read_record, write_json
 from experiments.runs import load_weights
@@ -135,6 +139,23 @@ NO_EDGES = ("-1", "0.2", "nan", "inf", "300000")
         (["in", "--method", "audiosr"], "needs weights"),
         (["in", "--method", "splin"], "unknown method splin"),
         (["in", "--checkpoint", "nowhere"], "no such folder"),
+        (["in", "--checkpoint", "nowhere", "--paper", "audiosr"], "--checkpoint nowhere: no such file"),
+        (["in", "--checkpoint", "in/mono.wav", "--paper", "audiosr"], "mono.wav holds no tensors by name"),
+        (["in", "--checkpoint", "in/mono.wav", "--paper", "tfnet"], "no row of its first table has released"),
+        (
+            ["in", "--checkpoint", "a", "--paper", "audiosr", "--row", "AudioSR"],
+            '"AudioSR, released weights"',
+        ),
+        (
+            ["in", "--checkpoint", "a", "--paper", "audiosr", "--set", "seed=1"],
+            "--set seed=1: a key of the method",
+        ),
+        (
+            ["in", "--checkpoint", "a", "--paper", "audiosr", "--set", "method.step=1"],
+            "did you mean method.steps",
+        ),
+        (["in", "--checkpoint", "a", "--set", "method.steps=1"], "--set with --paper"),
+        (["in", "--method", "hold", "--paper", "audiosr"], "--paper goes with --checkpoint"),
         (["in", "--checkpoint", "in"], "no tested system"),
         (["in", "in/mono.wav", "--method", "hold"], "the same result"),
         *((["in", "--method", "hold", "--cutoff", edge], "from 100 to 200,000 Hz") for edge in NO_EDGES),
@@ -224,3 +245,111 @@ def test_weights_of_another_shape_are_one_line(tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="is damaged or missing"):
         load_weights(stage, path)
+
+
+# Released weights -----------------------------------------------------------------------------------------
+
+SETTINGS = {"method.steps": 2, "method.window": 64, "method.overlap": 0, "method.guidance": 2.0}
+USE = [f"{key}={value}" for key, value in SETTINGS.items()]
+SMALL = [f"runs.{part}_basic.options.model.{key}={v}" for part in MODELS for key, v in MODELS[part].items()]
+SMALL += [f"runs.vae_basic.options.critic.{key}={value}" for key, value in CRITICS["vae"].items()]
+SMALL += [
+    f"runs.vocoder_basic.options.critic.{key}.channels={v['channels']}"
+    for key, v in CRITICS["vocoder"].items()
+]
+
+
+@pytest.fixture
+def weights(monkeypatch, folder):
+    """A file of a released AudioSR of a few channels."""
+    make_small(monkeypatch)
+    torch.save({"state_dict": drawn()}, folder / "audiosr.bin")
+    return folder / "audiosr.bin"
+
+
+@pytest.fixture
+def small_paper(monkeypatch):
+    """The paper's released runs are as small, where no command line can say so."""
+    whole = configuration.configure
+    small = lambda paper, preset, changes: whole(paper, preset, [*SMALL, *changes])  # noqa: E731
+    monkeypatch.setattr(configuration, "configure", small)
+
+
+def by_file(checkpoint: str, output: str, *more: str) -> np.ndarray:
+    uses = [word for text in USE for word in ("--set", text)]
+    place = ["--paper", "audiosr", "--checkpoint", checkpoint, "--cutoff", "4000", "--output", output]
+    assert main(["in/deep", *place, *uses, *more]) == 0
+    return soundfile.read(f"{output}/stereo.wav")[0]
+
+
+def test_a_released_file_enhances_and_nothing_else_is_written(weights, small_paper, folder):
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    out = by_file("audiosr.bin", "out")
+    assert out.shape == (15_000, 2)
+    assert np.isfinite(out).all()
+    assert np.abs(out).max() > 0.01
+    assert {path for path in folder.rglob("*") if path.is_file()} - before == {folder / "out" / "stereo.wav"}
+    kept = by_file("audiosr.bin", "other", "--set", "method.variant=text", "--set", "method.seam=1.0")
+    assert not np.allclose(out, kept)
+
+
+def test_a_file_enhances_as_the_run_that_it_becomes(weights, small_paper, tiny_corpus, capsys):
+    where = [
+        f"data.root={tiny_corpus}",
+        "data.workers=1",
+        "data.test_files=1",
+        "pictures=0",
+        "trainer.threads=1",
+    ]
+    row = ["--row", "AudioSR, released weights", "released.basic=audiosr.bin"]
+    vctk = ["datasets.esc50=null", "datasets.audiostock=null"]
+    command = ["--paper", "audiosr", "--preset", "smoke", *row, *where, *vctk, *SMALL, *USE]
+    assert run.main(command) == 0
+    assert capsys.readouterr().out.count("converted from audiosr.bin") == 3
+    records = [read_record(path.parent) for path in Path("runs").rglob("record.json")]
+    runs = {record["run"]: record for record in records if record["kind"] == "run"}
+    assert set(runs) == {"vae_basic", "ldm_basic", "vocoder_basic"}
+    assert runs["ldm_basic"]["identity"]["uses"] == {"vae": runs["vae_basic"]["id"]}
+    settings = [record["identity"]["settings"] for record in records if record["kind"] == "score"]
+    assert [use["null_condition"] for use in settings] == [-11.4981] * 3  # as in their code
+    assert run.main(command) == 0
+    assert "3 cells were scored before" in capsys.readouterr().out
+    assert main(["in/deep", "--checkpoint", "runs", "--cutoff", "4000", "--output", "by_run"]) == 0
+    assert np.array_equal(by_file("audiosr.bin", "out"), soundfile.read("by_run/stereo.wav")[0])
+
+
+def test_the_hub_is_asked_for_a_repository_or_its_file(weights, small_paper, monkeypatch, capsys):
+    asked = []
+
+    def stand_in(repository: str, file: str) -> str:
+        asked.append((repository, file))
+        if repository == "owner/gone":
+            raise FileNotFoundError("the hub cannot be reached\nand more")
+        return str(weights)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", stand_in)
+    by_file("hf://haoheliu/audiosr_basic", "out")
+    by_file("hf://owner/name/deep/model.safetensors", "again")
+    assert asked == [
+        ("haoheliu/audiosr_basic", "pytorch_model.bin"),
+        ("owner/name", "deep/model.safetensors"),
+    ]
+    assert main(["in", "--paper", "audiosr", "--checkpoint", "hf://owner/gone", "--output", "out"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "enhance.py: --checkpoint hf://owner/gone: FileNotFoundError: the hub cannot be reached"
+    )
+
+
+def test_released_weights_are_left_out_with_a_line(tiny_corpus, workplace, capsys):
+    arguments = ["--paper", "audiosr", "--preset", "smoke", "--dry-run", f"data.root={tiny_corpus}"]
+    assert run.main(arguments) == 0
+    printed = capsys.readouterr().out
+    for system, key in (("AudioSR", "released.basic"), ("AudioSR-Speech", "released.speech")):
+        assert (
+            f"{system}, released weights: left out, since its weights are its authors': set {key}" in printed
+        )
+    assert run.main([*arguments, "--row", "AudioSR-Speech, released weights"]) == 2
+    assert "_speech is its authors' weights: set released.speech to their file." in capsys.readouterr().err
+    assert run.main([*arguments, "--row", "AudioSR, released weights", "released.basic=gone.bin"]) == 2
+    assert "released.basic=gone.bin: no such file" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """AudioSR: schedule, sampler, latents, and the method around them, with networks of a few channels."""
 
 from dataclasses import asdict
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,7 +22,14 @@ from diffusers import DDIMScheduler
 from lightning_modules import build_method
 from lightning_modules.audiosr import AudioSR, GTMel, frontend
 from lightning_modules.audiosr.frontend import RunningMean, normalise
-from lightning_modules.audiosr.latent_diffusion import cosine_betas, ddim, guided
+from lightning_modules.audiosr.latent_diffusion import (
+    BLOCK,
+    cosine_betas,
+    ddim,
+    dpm_solver,
+    endless_noise,
+    guided,
+)
 from lightning_modules.audiosr.settings import VARIANTS as SETTINGS
 from lightning_modules.audiosr.settings import Settings
 from lightning_modules.stage import noise
@@ -96,10 +104,45 @@ def test_v_inverts():
     torch.testing.assert_close(v[-1], -z0[-1])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("steps", [5, 10, 20, 50, 100])
+def test_the_solver_has_the_schedule_but_for_its_end(steps):
+    scheduler, abar = dpm_solver(), np.cumprod(1 - cosine_betas())
+    np.testing.assert_allclose(scheduler.alphas_cumprod[:-1].numpy(), abar[:-1], atol=1e-6)
+    assert scheduler.alphas_cumprod[-1] == 2**-24
+    scheduler.set_timesteps(steps)
+    assert scheduler.timesteps.tolist() == list(range(999, 0, -1000 // steps))
+    assert scheduler.sigmas.isfinite().all()
+    assert scheduler.sigmas[-1] == 0  # abar = 1
+
+
+def test_the_solver_is_of_second_order(monkeypatch):
+    """For z_0 of deviation d, v is linear in z, and the flow keeps z_t / sqrt(abar d^2 + 1 - abar)."""
+    ldm, d = tiny_ldm(), 1.5
+
+    def velocity(z, t, condition, averaged):
+        abar = ldm.abar[t].view(-1, 1, 1, 1)
+        z0 = abar.sqrt() * d**2 * z / (abar * d**2 + 1 - abar)
+        return torch.where(abar > 0, (abar.sqrt() * z - z0) / (1 - abar).sqrt(), 0)
+
+    monkeypatch.setattr(ldm, "velocity", velocity)
+    seeds, zeros = torch.tensor([3]), torch.zeros(1, 4, 8, 8)
+    exact = d * endless_noise((4, 8, 8), seeds, torch.tensor([0]), 2)
+
+    def error(**settings) -> float:
+        return rms(ldm.sample(zeros, zeros, seeds, Settings.of(**settings)) - exact) / rms(exact)
+
+    first, second = ([error(sampler=name, steps=n) for n in (10, 20, 40)] for name in ("ddim", "dpm"))
+    assert [round(a / b) for a, b in pairwise(first)] == [2, 2]
+    assert all(a / b > 3 for a, b in pairwise(second))
+    assert all(a / b > 2.5 for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("variant", "sampler"), [("text", "ddim"), ("code", "ddim"), ("text", "dpm")], ids=lambda name: name
+)
 @pytest.mark.parametrize("steps", [1, 10, 50])
-def test_the_true_v_leads_to_z0(variant, steps, monkeypatch):
-    ldm = tiny_ldm(steps=steps, variant=variant)
+def test_the_true_v_leads_to_z0(variant, sampler, steps, monkeypatch):
+    ldm = tiny_ldm(steps=steps, variant=variant, sampler=sampler)
     ldm.latent_sums.copy_(torch.tensor([1, 100, 0, 400]))  # a deviation of 2
     z0 = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -110,7 +153,9 @@ def test_the_true_v_leads_to_z0(variant, steps, monkeypatch):
     monkeypatch.setattr(ldm, "velocity", velocity)
     seeds = torch.tensor([3, 4])
     error = ldm.sample(torch.zeros_like(z0), torch.zeros_like(z0), seeds) * 0.5 - z0
-    if variant == "text":
+    if sampler == "dpm" and steps == 1:  # the solver's end of the schedule leaves 2^-12 of the noise
+        assert rms(error) == pytest.approx(2**-12, rel=0.15)
+    elif variant == "text":
         assert error.abs().max() < 1e-4
     elif steps > 1:  # ends at abar_1, with its noise: leading steps never reach z0
         assert rms(error) == pytest.approx((1 - float(ldm.abar[0])) ** 0.5, rel=0.15)
@@ -128,9 +173,11 @@ def test_guidance():
     assert guided(*torch.zeros(2, 3, 4, 8, 8), 3.5, 0.7).isfinite().all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_sampling_does_not_depend_on_the_batch(variant):
-    ldm = tiny_ldm(variant=variant, steps=4)
+@pytest.mark.parametrize(
+    "settings", [{"variant": "text"}, {"variant": "code"}, {"sampler": "dpm"}], ids=["text", "code", "dpm"]
+)
+def test_sampling_does_not_depend_on_the_batch(settings):
+    ldm = tiny_ldm(steps=4, **settings)
     mean = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     log_variance, seeds = mean.flip(0) - 3, torch.tensor([7, 8, 9])
     torch.manual_seed(1)
@@ -146,14 +193,36 @@ def test_the_condition_and_the_average_are_what_the_settings_say():
     ldm = tiny_ldm(steps=2)
     mean, log_variance = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     seeds = torch.tensor([1])
-    torch.testing.assert_close(ldm.condition(mean, log_variance, seeds), ldm.scale * mean)
-    drawn = mean + (0.5 * log_variance).exp() * noise((4, 8, 8), seeds, 1)
-    torch.testing.assert_close(ldm.condition(mean, log_variance, seeds, 1, True), ldm.scale * drawn)
+    torch.testing.assert_close(ldm.condition(mean, log_variance, None), ldm.scale * mean)
+    eps = noise((4, 8, 8), seeds, 1)
+    drawn = mean + (0.5 * log_variance).exp() * eps
+    torch.testing.assert_close(ldm.condition(mean, log_variance, eps), ldm.scale * drawn)
     averaged = ldm.sample(mean, log_variance, seeds)
     torch.nn.init.normal_(ldm.unet.conv_out.weight)
     torch.testing.assert_close(ldm.sample(mean, log_variance, seeds), averaged)
     raw = ldm.sample(mean, log_variance, seeds, Settings.of(steps=2, average=False))
     assert not torch.allclose(raw, averaged)
+
+
+def test_endless_noise_is_the_same_in_whatever_it_is_cut():
+    seeds = torch.tensor([5, 6, 2**62 + 5])
+    whole = endless_noise((2, 3 * BLOCK, 4), seeds, torch.zeros(3, dtype=torch.long), 1)
+    firsts = torch.tensor([0, 7, BLOCK + 3])
+    cut = endless_noise((2, BLOCK, 4), seeds, firsts, 1)
+    for row, first in enumerate(firsts.tolist()):
+        assert torch.equal(cut[row], whole[row, :, first : first + BLOCK])
+        alone = endless_noise((2, BLOCK, 4), seeds[row : row + 1], firsts[row : row + 1], 1)
+        assert torch.equal(alone[0], cut[row])
+    assert not torch.equal(endless_noise((2, BLOCK, 4), seeds, firsts, 2), cut)
+
+
+def test_endless_noise_is_white():
+    seeds = torch.arange(2)
+    drawn = endless_noise((4, 50 * BLOCK, 8), seeds, torch.tensor([0, 5 * BLOCK]), 1)
+    assert abs(float(drawn.mean())) < 0.01
+    assert float(drawn.std()) == pytest.approx(1, abs=0.01)
+    others = [drawn.roll(BLOCK, 2), drawn.roll(1, 2), drawn.roll(1, 1), drawn.flip(0)]
+    assert all(abs(float((drawn * other).mean())) < 0.02 for other in others)
 
 
 # ---------------------------------------------------------------- latents
@@ -319,6 +388,7 @@ OF_THE_VARIANTS = {
         "prefilters": ("butterworth", "chebyshev", "elliptic", "bessel"),
         "prefilter_passes": 2,
         "upsample": "sinc",
+        "sampler": "ddim",
         "spacing": "leading",
         "steps": 50,
         "eta": 1.0,
@@ -337,6 +407,7 @@ OF_THE_VARIANTS = {
         "prefilters": ("chebyshev",),
         "prefilter_passes": 1,
         "upsample": "cubic",
+        "sampler": "ddim",
         "spacing": "trailing",
         "steps": 50,
         "eta": 0.0,
@@ -367,6 +438,9 @@ def test_settings_follow_the_variant():
         ({"variant": "texts"}, "method.variant=texts.*text, code.*Did you mean text"),
         ({"spacing": "training"}, "method.spacing=training.*Did you mean trailing"),
         ({"cutoff": "estimated"}, "Did you mean estimate"),
+        ({"sampler": "dimm"}, "Did you mean ddim"),
+        ({"sampler": "dpm", "eta": 1.0}, "method.sampler=dpm.*method.eta=0"),
+        ({"sampler": "dpm", "variant": "code"}, "method.sampler=dpm.*method.spacing=trailing"),
         ({"upsample": "none"}, "method.upsample"),
         ({"prefilters": ("butter",)}, "Did you mean butterworth"),
         ({"steps": 300}, "method.steps=300"),
@@ -415,6 +489,35 @@ def test_any_input_gives_finite_output_of_its_length(vae, vocoder, variant, wave
     if not wave.std():  # silence and a constant have no band to add to, and so have a peak of 0
         expected = wave if variant == "text" else torch.zeros_like(wave)
         torch.testing.assert_close(out.wave, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("overlap", [16, 20])
+def test_windows_share_the_noise_of_what_they_share(vae, vocoder, variant, overlap, monkeypatch):
+    """Of the start, of every step and of the sampled condition: nothing else is left in these latents."""
+    method, seen = method_of(vae, vocoder, variant=variant, overlap=overlap, steps=4), []
+    monkeypatch.setattr(vae, "posterior", lambda image: torch.zeros(2, len(image), 4, 8, 8))
+    monkeypatch.setattr(
+        method.ldm, "velocity", lambda z, t, c, averaged: seen.append((z, c)) or torch.zeros_like(z)
+    )
+    method(Signal.of(random_wave(2, 86_400), RATE), seeds=torch.tensor([3, 4]))
+    shared = -(-overlap // 8)
+    assert len(seen) == 4
+    for both, conditions in seen:
+        z = both.chunk(2)[0].unflatten(0, (-1, 2))  # [P, B, C, N, M]
+        assert len(z) == 4
+        assert torch.equal(z[:-1, :, :, -shared:], z[1:, :, :, :shared])
+        assert not torch.equal(z[:-1, :, :, :-shared], z[1:, :, :, :-shared])
+        assert not torch.equal(z[:, 0], z[:, 1])
+        condition = conditions.chunk(2)[0].unflatten(0, (-1, 2))
+        assert torch.equal(condition[:-1, :, :, -shared:], condition[1:, :, :, :shared])
+        assert condition.any() == (variant == "code")
+
+
+def test_overlaps_leave_a_latent_frame(vae, vocoder):
+    with pytest.raises(UserError, match=r"method\.overlap=57: 0 to 56 is needed"):
+        method_of(vae, vocoder, overlap=57)
+    assert method_of(vae, vocoder, overlap=56)(Signal.of(random_wave(1, SAMPLES + 5000), RATE)).wave.any()
 
 
 def test_items_do_not_depend_on_their_batch(vae, vocoder):
