@@ -159,7 +159,8 @@ def test_nothing_of_it_passes_for_a_result(finished, monkeypatch, capsys):
     monkeypatch.chdir(finished.folder)
     compare.main(["--format", "csv"])
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert sum(bool(line["measured"]) for line in lines) == 27
+    # Other tables of the paper show the same records where they ask for the same.
+    assert sum(bool(line["measured"]) for line in lines if line["table"] == "table1") == 27
     assert not [line for line in lines if line["reproduced"] or line["standing"] == "reproduction"]
 
 
