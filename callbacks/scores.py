@@ -36,14 +36,16 @@ class Scores(lightning.Callback):
         self.files: dict[str, dict[str, float]] = {}
         self.measured: set[str] = set()  # names of what the method measured itself, which no waveform shows
         self.audio_seconds = 0.0
-        self.seconds = 0.0  # that scoring took
+        self.seconds = 0.0  # that the method took; not the making of its input, and not scoring
+
+    def on_test_batch_start(self, trainer, module, pair: Pair, batch_idx, dataloader_idx=0):
+        self.started = time.perf_counter()
 
     def on_test_batch_end(self, trainer, module, estimate: Signal, pair: Pair, batch_idx, dataloader_idx=0):
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # what is still under way is the estimate's
-        started = time.perf_counter()
+        self.seconds += time.perf_counter() - self.started
         self.add(estimate, pair, module.measured(pair))
-        self.seconds += time.perf_counter() - started
 
     def add(self, estimate: Signal, pair: Pair, measured: Mapping[str, torch.Tensor] | None = None) -> None:
         """measured: scores [B] by name that the method gives itself."""

@@ -7,24 +7,26 @@ and cropped after: as many as are heard inside, on the grid of every rate on its
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from math import ceil, lcm
+from math import ceil, inf, lcm
 from typing import ClassVar
 
 import numpy as np
+import scipy.fft
 import soundfile
 import torch
 import torchaudio.functional
 from torch import Tensor
 
 from signals.errors import UserError
-from signals.filters import Lowpass, boxcar, lowpass, stft_hard
+from signals.filters import Lowpass, boxcar, chebyshev, lowpass, resampler, stft_hard
 from signals.resampling import hann_sinc, ratio, resample, resampled_length
 from signals.types import Rate, Signal, silence_padding
 
 MARGIN = 3528  # samples: longer than resamplers, STFT frames and codecs reach
 HIGHEST_ORDER = 16  # of a random filter: an elliptic one of order 20 would ring for 12 s
+FULL_BAND = 0.95  # of half the rate: from there on, a random filter of NU-Wave 2's is none
 
 
 class Identity:
@@ -52,6 +54,8 @@ class RandomLowpass:
     -120 dB; a boxcar never is). Raises UserError for what cannot be drawn from.
     """
 
+    name = "random_lowpass"
+
     def __init__(
         self,
         cutoff: tuple[float, float] | float = (2000, 16000),
@@ -62,11 +66,11 @@ class RandomLowpass:
         self.cutoff = (cutoff, cutoff) if isinstance(cutoff, int | float) else tuple(cutoff)
         self.order, self.kinds, self.given = tuple(order), tuple(kinds), margin
         if len(self.cutoff) != 2 or not 0 < self.cutoff[0] <= self.cutoff[1]:
-            raise UserError(f"degradation random_lowpass: cutoff={cutoff}: one in Hz, or [lowest, highest].")
+            raise UserError(f"degradation {self.name}: cutoff={cutoff}: one in Hz, or [lowest, highest].")
         orders = range(1, HIGHEST_ORDER + 1)
         if len(self.order) != 2 or not set(self.order) <= set(orders) or self.order[0] > self.order[1]:
             raise UserError(
-                f"degradation random_lowpass: order={order}: [lowest, highest], whole, 1 to {HIGHEST_ORDER}."
+                f"degradation {self.name}: order={order}: [lowest, highest], whole, 1 to {HIGHEST_ORDER}."
             )
         if not self.kinds or not set(self.kinds) <= set(RANDOM_KINDS):
             raise UserError(
@@ -102,6 +106,71 @@ class RandomLowpass:
             filters = [drawn[row] for row in iir]
             low[iir] = lowpass(high.wave[iir], filters, high.rate, zero_phase=True)
         return Signal(silence_padding(low, high.lengths), high.rate, high.lengths), cutoff
+
+
+class RandomNuWave2(RandomLowpass):
+    """NU-Wave 2's training simulation (Han and Lee 2022), at the full rate: a random Chebyshev-I filter,
+    zero-phase, then to twice its edge and back by scipy.signal.resample_poly.
+
+    cutoff: range of the edge in Hz, uniform, or one. order: range, uniform. ripples: dB, equally likely.
+    Ours: one frequency response for all three, which is equal to SciPy but for what folds at the cut-off on
+    the way down and is mirrored there on the way up; and no filter above 0.95 of half the rate (theirs: at
+    half the rate), where filters ring longest. margin: samples (None: until the sharpest filters at
+    both ends of the range are below -120 dB). Raises UserError for what cannot be drawn from.
+    """
+
+    name = "random_nuwave2"
+
+    def __init__(
+        self,
+        cutoff: tuple[float, float] | float = (3000, 24000),
+        order: tuple[int, int] = (1, 11),
+        ripples: tuple[float, ...] = (1e-9, 1e-6, 1e-3, 1.0, 5.0),
+        margin: int | None = None,
+    ):
+        super().__init__(cutoff, order, ("chebyshev",), margin)
+        self.ripples = tuple(ripples)
+        if not self.ripples or not all(0 < ripple < inf for ripple in self.ripples):
+            raise UserError(f"degradation {self.name}: ripples={ripples}: a list of dB above 0.")
+
+    def margin(self, rate: int) -> int:
+        return self.settling(rate) if self.given is None else self.given
+
+    def settling(self, rate: int) -> int:
+        ends = [min(hertz, FULL_BAND * rate / 2) for hertz in self.cutoff]
+        sharpest = [Lowpass("chebyshev", self.order[1], hertz, max(self.ripples)) for hertz in ends]
+        return max(MARGIN, *(each.settling(rate) for each in sharpest))
+
+    def draw(self, seed: int) -> Lowpass:
+        rng = np.random.default_rng(seed)
+        ripple = float(self.ripples[rng.integers(len(self.ripples))])
+        order = int(rng.integers(self.order[0], self.order[1] + 1))
+        return Lowpass("chebyshev", order, float(rng.uniform(*self.cutoff)), ripple)
+
+    def __call__(self, high: Signal, seeds: Tensor) -> tuple[Signal, Tensor]:
+        drawn, half = [self.draw(seed) for seed in seeds.tolist()], high.rate / 2
+        cutoff = torch.tensor([each.cutoff for each in drawn], device=high.wave.device)
+        cutoff = cutoff.where(cutoff < FULL_BAND * half, half)
+        narrow = cutoff < half
+        low = high.wave.clone()
+        if narrow.any():
+            filters = [each for each, is_narrow in zip(drawn, narrow.tolist(), strict=True) if is_narrow]
+            low[narrow] = self.filtered(high.wave[narrow], filters, high.rate)
+        return high._replace(wave=silence_padding(low, high.lengths)), cutoff
+
+    def filtered(self, wave: Tensor, filters: Sequence[Lowpass], rate: int) -> Tensor:
+        """[B, 1, T], each by its filter, with silence around, in which what is heard of it settles."""
+        samples = wave.shape[-1]
+        size = scipy.fft.next_fast_len(samples + self.settling(rate), real=True)
+        orders, edges, ripples = (
+            torch.tensor(column, dtype=torch.float64, device=wave.device)[:, None]
+            for column in zip(*((each.order, each.cutoff, each.ripple) for each in filters), strict=True)
+        )
+        hertz = torch.arange(size // 2 + 1, dtype=torch.float64, device=wave.device) * rate / size
+        response = chebyshev(hertz, edges, orders, ripples, rate) * resampler(hertz / edges).square()
+        spectrum = torch.fft.rfft(wave, size)
+        spectrum *= response[:, None].to(wave.dtype)
+        return torch.fft.irfft(spectrum, size)[..., :samples]
 
 
 class _At:
@@ -400,6 +469,7 @@ DEGRADATIONS: dict[str, Callable] = {
     "polyphase": Polyphase,
     "sinc": Sinc,
     "nuwave2": NuWave2,
+    "random_nuwave2": RandomNuWave2,
     "fma_biquad": FmaBiquad,
     "silence": Silence,
     "mu_law": MuLaw,

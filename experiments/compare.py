@@ -53,12 +53,6 @@ def built(paper: str) -> bool:
     return "config" in load_paper(paper)
 
 
-def is_built(table: Table, row: Row) -> bool:
-    from lightning_modules import METHODS
-
-    return built(table.paper) and (row.method in METHODS or ":" in row.method)
-
-
 def matching(
     table: Table, records: list[dict], row: Row, column: Column, preset: str | None, protocol: str | None
 ) -> list[dict]:
@@ -131,9 +125,6 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
     if column.metric in LISTENER_METRICS:
         line["standing"] = "needs a listening test"
         return line
-    if not is_built(table, row):
-        line["standing"] = "not built yet"
-        return line
     found = matching(table, records, row, column, preset, protocol)
     if not found:
         return line
@@ -188,7 +179,7 @@ def scored(output: Path, paper: str) -> list[dict]:
 
 def shown(line: dict) -> str:
     """`published / ours`, ours marked with its standing."""
-    if line["standing"] in ("not built yet", "needs a listening test"):
+    if line["standing"] == "needs a listening test":
         return str(line["published"])
     ours = line["reproduced"] or line["measured"]
     decimals = 0 if line["metric"] == "parameters" else 4 if line["metric"].startswith(FINE) else 2
@@ -215,8 +206,6 @@ def table_sheet(table: Table, found: list[dict]) -> Sheet:
         for column in table.columns:
             line = mine.get(tuple(getattr(column, c) or "" for c in coordinates))
             texts.append(shown(line) if line else "")
-        if not is_built(table, row):
-            texts[0] += " (not built yet)"
         body.append(texts)
     header = ["system", *(column.key for column in table.columns)]
     return Sheet(f"{table.paper} {table.name}. {table.title}", header, body, footer(table, found))

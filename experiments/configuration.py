@@ -50,6 +50,7 @@ class Row:
     std: Mapping[str, float]
     notes: Mapping[str, str]
     stand_in: str = ""  # what stands in the place of the named system, where another does
+    columns: tuple[str, ...] = ()  # that one of ours fills, where not all
     corrected: tuple[str, ...] = ()  # columns where ours are computed otherwise than the published, see notes
 
 
@@ -83,8 +84,9 @@ class Table:
         return {"itself": row.runs[value]}
 
     def cells(self, row: Row) -> list[Column]:
-        """The columns that a row fills: those it published, or all where it is ours."""
-        return [column for column in self.columns if not row.published or column.key in row.published]
+        """The columns that a row fills: those it published, or where it is ours, those it names, or all."""
+        filled = row.published or row.columns
+        return [column for column in self.columns if not filled or column.key in filled]
 
 
 def own_row(system: str, method: str, runs: Mapping | None = None) -> Row:
@@ -138,6 +140,7 @@ def load_table(paper: str, name: str) -> Table:
                 *(system, row["method"]),
                 by=row.get("by"),
                 stand_in=row.get("stand_in", ""),
+                columns=tuple(row.get("columns", ())),
                 corrected=tuple(row.get("corrected", ())),
                 published=published,
                 notes=notes,

@@ -172,7 +172,7 @@ def method_of(args: argparse.Namespace):
         raise UserError(f"{type(method).__name__} is an oracle: it needs the full-band reference.")
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return method.to(automatic if args.device == "auto" else args.device).eval()
+        return method.in_use().to(automatic if args.device == "auto" else args.device).eval()
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {args.device}: {cause(error)}") from None
 
@@ -266,7 +266,8 @@ def enhance(args: argparse.Namespace) -> int:
             todo.append((source, target))
     if done := len(found) - len(todo):
         print(f"{done} results were there before, nothing to do for them")
-    with progress_bar() as bar, torch.inference_mode():
+    bf16 = torch.autocast(method.device.type, torch.bfloat16, enabled=args.precision == "bf16")
+    with progress_bar() as bar, torch.inference_mode(), bf16:
         progress = bar.add_task("enhancing", total=len(todo), note="")
         for place, (source, target) in enumerate(todo):
             bar.update(progress, note=source.name, completed=place)
@@ -315,6 +316,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cutoff", type=float, help="Hz, where the inputs' band ends (default: see README)")
     parser.add_argument("--seed", type=int, default=0, help="of what is random (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        choices=("32", "bf16"),
+        default="32",
+        help="bf16: networks in half precision where their layers can, faster (default: %(default)s)",
+    )
     parser.add_argument("--format", choices=FORMATS, default="wav", help="wav: 32-bit float; flac: 24-bit")
     parser.add_argument("--overwrite", action="store_true", help="also what has a result already")
     return parser.parse_args(argv)

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from experiments.configuration import (
     nearest,
     paper_names,
 )
+from experiments.ratings import draw_ratings, read_ratings
 from experiments.records import task_name
 from signals.errors import UserError
 from signals.files import replacing
@@ -56,16 +57,28 @@ class Curves(NamedTuple):
     published: Mapping[str, Points] = {}  # points of the same, by their names
 
 
+class Ratings(NamedTuple):
+    """What listeners say of the outputs of generators before and after a system, as a paper states it."""
+
+    paper: str
+    name: str
+    title: str
+    generators: Mapping[str, str]  # as they are printed; others that were rated come after them
+    table: None = None  # ratings are no records
+
+
 def figure_names(paper: str) -> list[str]:
     return load_paper(paper).get("figures", [])
 
 
 @cache
-def load_figure(paper: str, name: str) -> Figure | Curves:
+def load_figure(paper: str, name: str) -> Figure | Curves | Ratings:
     """Raises UserError where the paper has no such figure."""
     if name not in figure_names(paper):
         raise UserError(f"{paper} has no figure {name}" + nearest(name, figure_names(paper)))
     page = yaml.safe_load((PAPERS / paper / f"{name}.yaml").read_text())
+    if "generators" in page:
+        return Ratings(paper, name, **page)
     kind = Curves if "curves" in page else Figure
     return kind(paper, name, **page | {"table": load_table(paper, page["table"])})
 
@@ -114,14 +127,21 @@ def panels(figure: Figure, found: dict[str, Path]) -> tuple[str, dict[str, tuple
 
 
 def draw(
-    figure: Figure | Curves, output: Path, preset: str | None = None, protocol: str | None = None
+    figure: Figure | Curves | Ratings,
+    output: Path,
+    preset: str | None = None,
+    protocol: str | None = None,
+    ratings: Sequence[Path] = (),
 ) -> Path:
     """Writes the figure below `output`, from the records that its table prints, and returns its path.
 
-    Raises UserError where no record of it is there.
+    ratings: files of what listeners said. Raises UserError where no record of it is there, or no ratings.
     """
-    drawing_of = losses_of if isinstance(figure, Curves) else spectrograms_of
-    drawing = drawing_of(figure, output, scored(output, figure.paper), preset, protocol)
+    if isinstance(figure, Ratings):
+        drawing = ratings_of(figure, ratings)
+    else:
+        drawing_of = losses_of if isinstance(figure, Curves) else spectrograms_of
+        drawing = drawing_of(figure, output, scored(output, figure.paper), preset, protocol)
     path = output / figure.paper / "figures" / f"{figure.name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
@@ -189,6 +209,30 @@ def losses_of(figure: Curves, output: Path, records: list[dict], preset, protoco
     return partial(draw_losses, curves=curves, marks=figure.published, title=title, x=figure.x)
 
 
+def ratings_of(figure: Ratings, paths: Sequence[Path]) -> Drawing:
+    """What writes the figure to a path. Raises UserError without ratings, or where they are broken."""
+    if not paths:
+        raise UserError(
+            f"{figure.paper} {figure.name} is what listeners say: listen.py makes the page that asks them; "
+            "name the ratings.csv that they hand in by --ratings."
+        )
+    answers = read_ratings(paths)
+    rated = dict.fromkeys(generator for _, generator, _ in answers)
+    order = [name for name in figure.generators if name in rated]
+    order += [name for name in rated if name not in order]
+    lines = {
+        figure.generators.get(name, name): {
+            place: said for place, said in answers.items() if place[1] == name
+        }
+        for name in order
+    }
+    listeners = len({listener for listener, _, _ in answers})
+    title = (
+        f"{figure.title}\nlisteners: {listeners}; lines: 95 % over listeners and items (bootstrap of both)"
+    )
+    return partial(draw_ratings, lines=lines, title=title)
+
+
 def draw_of(table: Table, output: Path, preset: str, protocol: str, report: Callable[[str], None]) -> None:
     """Draws the figures of a table; one that cannot be drawn is a line."""
     for name in figure_names(table.paper):
@@ -209,14 +253,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=PRESETS, help="of this preset only (default: what tables print)")
     parser.add_argument("--protocol", default="published", help="published (default) or aligned")
     parser.add_argument("--output", default="runs", help="where the records are (default: %(default)s)")
+    parser.add_argument(
+        "--ratings", nargs="+", default=[], type=Path, metavar="CSV", help="what listeners said (listen.py)"
+    )
     args = parser.parse_args(argv)
     try:
         check_protocol(args.protocol, [args.paper])
         names = [args.figure] if args.figure else figure_names(args.paper)
         if not names:
             raise UserError(f"{args.paper} has no figures.")
-        for name in names:
-            print(draw(load_figure(args.paper, name), Path(args.output), args.preset, args.protocol))
+        for figure in (load_figure(args.paper, name) for name in names):
+            if isinstance(figure, Ratings) and not args.ratings and not args.figure:
+                print(f"{figure.name} is not drawn: it needs --ratings")
+                continue
+            print(draw(figure, Path(args.output), args.preset, args.protocol, args.ratings))
     except (UserError, OSError) as error:
         print(f"figures.py: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,5 @@
 """Rows: a system tested on the tasks of its table's cells, each leaving a record of per-file scores."""
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -193,6 +192,7 @@ class Rows:
         for runs, rate, *parts in wanted:
             for _, run in parts:
                 runs.check(run)
+                self.check_parts(row, dict(parts), run)
                 trained_at = self.config["data"]["rate"]
                 if rate != trained_at and "released" not in self.config["runs"][run]:
                     raise UserError(
@@ -206,6 +206,15 @@ class Rows:
                 raise
             except Exception as error:  # a method of one's own may raise anything
                 raise UserError(f"{row.system} cannot be built: {cause(error)}") from error
+
+    def check_parts(self, row: Row, parts: Mapping[str, str], run: str) -> None:
+        """Raises UserError where a part of the method has learnt with another than the row's own."""
+        for part, used in self.config["runs"][run]["uses"].items():
+            if parts.get(part, used) != used:
+                raise UserError(
+                    f"{row.system}: {run} has learnt with {used}, but its {part} is {parts[part]}: a row of "
+                    f"its own is needed, with both."
+                )
 
     def test(self, row: Row, method: SuperResolver, task: Column, folder: Path, bar, progress) -> dict:
         """The record of one row on one task, which another process may have written meanwhile."""
@@ -233,9 +242,7 @@ class Rows:
         options = trainer_options(self.config) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
         callbacks = [scores, show, TestProgress(bar, progress)]
         trainer = lightning.Trainer(logger=False, enable_checkpointing=False, callbacks=callbacks, **options)
-        started = time.perf_counter()
         trainer.test(method, datamodule=data, verbose=False)
-        seconds = time.perf_counter() - started - scores.seconds
         groups = dict(zip(store.ids, store.groups, strict=True))
         found = averages(scores.files, groups, average)
         identity = self.identity(row, task)
@@ -270,8 +277,8 @@ class Rows:
             **found._asdict(),
             "measured": sorted(scores.measured),
             "files": {id_: {**scores.files[id_], "group": groups[id_]} for id_ in sorted(scores.files)},
-            "seconds": round(seconds, 3),
-            "real_time_factor": round(seconds / max(scores.audio_seconds, 1e-9), 4),
+            "seconds": round(scores.seconds, 3),
+            "real_time_factor": round(scores.seconds / max(scores.audio_seconds, 1e-9), 4),
             "provenance": provenance(),
         }
         folder.mkdir(parents=True, exist_ok=True)

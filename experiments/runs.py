@@ -34,7 +34,7 @@ from experiments.records import (
     write_json,
 )
 from lightning_modules import find_stage, own_source
-from lightning_modules.stage import Stage
+from lightning_modules.stage import Stage, Unfilled
 from lightning_modules.super_resolver import SuperResolver
 from signals import versions
 from signals.errors import UserError
@@ -91,7 +91,8 @@ def converted(config: Mapping, name: str, path: Path, stages: dict[str, Stage]) 
     if name not in stages:
         run = config["runs"][name]
         used = {part: converted(config, other, path, stages) for part, other in run["uses"].items()}
-        stage = build_stage(run, config["seed"], config["data"]["rate"], used)
+        with Unfilled():  # critics stay so
+            stage = build_stage(run, config["seed"], config["data"]["rate"], used)
         convert(stage, path, name)
         stages[name] = stage.eval().requires_grad_(False)
     return stages[name]
@@ -223,6 +224,13 @@ class Runs:
                 raise UserError(f"mixtures.{mixture} needs a part with a weight above 0.")
             if run["training"]["steps"] % run["training"]["check_every"]:
                 raise UserError(f"runs.{other}.training.steps must be a multiple of its check_every.")
+            for part, used in run["uses"].items() if run["start"] else ():
+                learnt = self.config["runs"][run["start"]]["uses"].get(part)
+                if learnt != used:
+                    raise UserError(
+                        f"{other} starts from {run['start']}, which has learnt with {learnt}: "
+                        f"set runs.{other}.uses.{part}={learnt}."
+                    )
 
     def released(self, name: str) -> Path:
         """The file of its authors that a run is converted from, not trained. Raises UserError without it."""

@@ -33,8 +33,11 @@ METHODS = {
     "li_dnn": "li_dnn:LiDNN",
     "mfnet_like": "mfnet:MfNetLike",
     "mfnet_like_gan": "mfnet:MfNetLikeGAN",
+    "nuwave": "nuwave:NuWave",
+    "nuwave2": "nuwave2:NuWave2",
     "audiosr": "audiosr:AudioSR",
     "gt_mel": "audiosr:GTMel",
+    "nvsr": "nvsr:NVSR",
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.overrides import TorchFunctionMode
 
 from signals.errors import UserError
 from signals.types import Pair
@@ -21,6 +22,20 @@ def noise(shape: Iterable[int], seeds: Tensor, salt: int = 0) -> Tensor:
     return torch.stack([torch.randn(*shape, generator=g) for g in _generators(seeds, salt)]).to(seeds.device)
 
 
+def endless_noise(shape: Iterable[int], seeds: Tensor, firsts: Tensor, block: int, salt: int = 0) -> Tensor:
+    """Standard normal [B, C, N, ...], shape [C, N, ...]: from `firsts` [B] on of a noise endless in N.
+
+    Each seed [B] has one such noise, drawn `block` at a time, so that it is the same in whatever it is cut.
+    """
+    channels, count, *rest = shape
+    blocks = [
+        noise((channels, block, *rest), seeds + ((firsts // block + number) << 32), salt)
+        for number in range(-(-count // block) + 1)
+    ]
+    drawn, offsets = torch.cat(blocks, dim=2), (firsts % block).tolist()
+    return torch.stack([one[:, o : o + count] for one, o in zip(drawn, offsets, strict=True)])
+
+
 def uniform(seeds: Tensor, salt: int = 0, shape: tuple[int, ...] = ()) -> Tensor:
     """Uniform [0, 1) numbers [B, *shape], each item's from its own seed."""
     return torch.stack([torch.rand(shape, generator=g) for g in _generators(seeds, salt)]).to(seeds.device)
@@ -31,6 +46,25 @@ def _generators(seeds: Tensor, salt: int) -> list[torch.Generator]:
     # salt before the seed, which can be one word of 32 bits or two).
     mixed = [np.random.SeedSequence([salt, seed % 2**64]).generate_state(1)[0] for seed in seeds.tolist()]
     return [torch.Generator().manual_seed(int(state)) for state in mixed]
+
+
+class Unfilled(TorchFunctionMode):
+    """Under it, networks begin as whatever was in their memory, at no cost: for those filled next."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs, ours = kwargs or {}, (Tensor.uniform_, Tensor.normal_)
+        if func in ours or getattr(func, "__module__", "") == "torch.nn.init":
+            return [*args, *kwargs.values()][0]
+        return func(*args, **kwargs)
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """The network's state becomes these tensors, numbers in float32; what a mapped file holds stays there.
+
+    Raises RuntimeError, as `load_state_dict`, where they are another network's.
+    """
+    single = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    network.load_state_dict(single, assign=True)
 
 
 class Stage(lightning.LightningModule):
@@ -72,7 +106,7 @@ class Stage(lightning.LightningModule):
 
         Raises RuntimeError, as `load_state_dict`, where the file holds another network.
         """
-        self.network.load_state_dict(self.converted(path))
+        fill(self.network, self.converted(path))
 
     @property
     def network(self) -> nn.Module:

@@ -257,6 +257,10 @@ class SuperResolver(lightning.LightningModule):
                 yield pending[..., :done] / weight[:done]
                 pending, weight = pad(pending[..., hop:], (0, hop)), pad(weight[hop:], (0, hop))
 
+    def in_use(self) -> "SuperResolver":
+        """Itself without what only training needs, for a process that will not train it."""
+        return self
+
     def test_step(self, pair: Pair, _: int) -> Signal:
         """The estimate, as long as the reference: a lower rate's last sample may reach beyond it."""
         estimate = self(

@@ -21,6 +21,8 @@ KINDS = {  # analog prototypes of an order and a ripple: zeros, poles, gain
     "elliptic": lambda order, ripple: scipy.signal.ellipap(order, ripple, 60),
     "bessel": lambda order, ripple: scipy.signal.besselap(order, norm="phase"),
 }
+ZEROS = 10  # of the sinc, on either side, in resample_poly's filter
+X_STEP = 2.0**-13  # of the table of `resampler`
 IDENTITY = np.array([[0.0, 0, 1, 0, 0, 1]])
 
 
@@ -157,3 +159,51 @@ def stft_hard(wave: Tensor, cutoff: Tensor, rate: int, n_fft: int = 2048, hop: i
     edge = (bins * cutoff.double() / (rate / 2)).long()
     kept = torch.arange(bins, device=wave.device) < edge[:, None]
     return istft(spectrum * kept[..., None], n_fft, hop, samples + 2 * n_fft)[..., :samples]
+
+
+# What scipy.signal.resample_poly does ----------------------------------------------------------------------
+
+
+def there_and_back(wave: Tensor, edge: Tensor, rate: int) -> Tensor:
+    """wave [B, 1, T] at `rate` Hz as resample_poly brings it to twice `edge` [B] Hz and back.
+
+    But for what folds at the edge on the way down and is mirrored there on the way up.
+    """
+    samples = wave.shape[-1]
+    silence = ceil(ZEROS * rate / float(edge.min()))  # of both filters, each reaching so many of its zeros
+    size = scipy.fft.next_fast_len(samples + silence, real=True)
+    hertz = torch.arange(size // 2 + 1, dtype=torch.float64, device=wave.device) * rate / size
+    response = resampler(hertz / edge[:, None]).square()[:, None]
+    return torch.fft.irfft(torch.fft.rfft(wave, size) * response.to(wave.dtype), size)[..., :samples]
+
+
+def chebyshev(hertz: Tensor, edge: Tensor, order: Tensor, ripple: Tensor, rate: int) -> Tensor:
+    """|H|^2 of scipy.signal.cheby1 at `hertz`: 1 / (1 + (10^(ripple / 10) - 1) T_order(Omega)^2).
+
+    By this closed form for any order and ripple. (With hardly any ripple, the poles lie next to z = -1.)
+    """
+    omega = (pi * hertz / rate).tan().abs() / (pi * edge / rate).tan()
+    inside = (order * omega.clamp(max=1).acos()).cos()
+    outside = (order * omega.clamp(min=1).acosh()).cosh()
+    T = inside.where(omega <= 1, outside)
+    return 1 / (1 + torch.expm1(ripple * (log(10) / 10)) * T.square())
+
+
+def resampler(x: Tensor) -> Tensor:
+    """The response of scipy.signal.resample_poly's filter at `x` times its edge, where it is a half.
+
+    Kaiser 5.0 over ten zeros of the sinc on either side, interpolated in a table of the finely sampled one.
+    """
+    table = _resampler().to(x.device)
+    place = (x / X_STEP).clamp(max=len(table) - 2)
+    return torch.lerp(table[place.long()], table[place.long() + 1], place.frac())
+
+
+@lru_cache(maxsize=1)
+def _resampler() -> Tensor:
+    """From 0 to 16 edges, every X_STEP; sampled at 64 edges."""
+    fine = 32
+    taps = scipy.signal.firwin(2 * ZEROS * fine + 1, 1 / fine, window=("kaiser", 5.0))
+    size = round(2 * fine / X_STEP)
+    response = np.fft.rfft(taps, size) * np.exp(2j * pi * np.arange(size // 2 + 1) * ZEROS * fine / size)
+    return torch.from_numpy(response.real[: size // 4])

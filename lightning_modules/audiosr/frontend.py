@@ -25,10 +25,12 @@ def magnitude(wave: Tensor, n_fft: int, hop: int, window_length: int | None = No
 
 
 class LogMel(nn.Module):
-    """Natural logarithm of the mel magnitude, floored, in float32 under any autocast.
+    """Logarithm of the mel magnitude, floored, in float32 under any autocast.
 
     `rate`, `fmin` and `fmax` in Hz, `n_fft` (also the Hann window) and `hop` in samples: 100 frames a second.
-    Slaney mel scale and norm. Level, mean and deviation stay as they are: the autoencoder takes it raw.
+    Level, mean and deviation stay as they are: the autoencoder takes it raw. The rest is as AudioSR has it,
+    and may be as NVSR has: `htk` and `norm`, librosa's, of the mel filters; `center`, frames around 0, hop,
+    2 hop, ..., T, reflected at both ends, one more; `log10`, not the natural one.
     """
 
     def __init__(
@@ -40,20 +42,30 @@ class LogMel(nn.Module):
         fmin: float = 20,
         fmax: float = 24000,
         floor: float = 1e-5,
+        htk: bool = False,
+        norm: str | None = "slaney",
+        center: bool = False,
+        log10: bool = False,
     ):
         super().__init__()
-        self.n_fft, self.hop, self.floor = n_fft, hop, floor
-        filters = mel_filters(rate, n_fft, n_mels, fmin, fmax)
+        self.options = (rate, n_fft, hop, n_mels, fmin, fmax, floor, htk, norm, center, log10)
+        self.rate, self.n_fft, self.hop, self.floor = rate, n_fft, hop, floor
+        self.center, self.log10 = center, log10
+        filters = mel_filters(rate, n_fft, n_mels, fmin, fmax, htk, norm)
         self.register_buffer("filters", filters.clone(), persistent=False)
 
     def magnitude(self, wave: Tensor) -> Tensor:
-        """wave [B, 1, T] -> linear magnitude [B, F, N], N = T // hop, F = n_fft / 2 + 1."""
-        return magnitude(wave, self.n_fft, self.hop)
+        """wave [B, 1, T] -> linear magnitude [B, F, N], N = T // hop (+ 1), F = n_fft / 2 + 1."""
+        if not self.center:
+            return magnitude(wave, self.n_fft, self.hop)
+        with torch.autocast(wave.device.type, enabled=False):
+            return stft(wave.float(), self.n_fft, self.hop, pad_mode="reflect").abs()
 
     def forward(self, wave: Tensor) -> Tensor:
         """wave [B, 1, T] -> log-mel [B, M, N]; silence is log(floor) = -11.51."""
         with torch.autocast(wave.device.type, enabled=False):
-            return (self.filters @ self.magnitude(wave)).clamp(min=self.floor).log()
+            mel = (self.filters @ self.magnitude(wave)).clamp(min=self.floor)
+            return mel.log10() if self.log10 else mel.log()
 
 
 def normalise(signal: Signal) -> tuple[Tensor, Tensor, Tensor]:

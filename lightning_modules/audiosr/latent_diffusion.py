@@ -1,7 +1,7 @@
 """Stage 2: diffusion of the high-resolution latent, given the low-resolution one (Liu et al. 2023, 3.2)."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from lightning_modules.audiosr.networks import unet
 from lightning_modules.audiosr.released import read
 from lightning_modules.audiosr.settings import STEPS, Settings
 from lightning_modules.audiosr.vae import VAE
-from lightning_modules.stage import Stage, noise, uniform
+from lightning_modules.stage import Stage, endless_noise, fill, noise, uniform
 from lightning_modules.super_resolver import raise_rate
 from signals.errors import UserError
 from signals.types import Pair, Signal, silence_padding
@@ -88,8 +88,8 @@ class LatentDiffusion(Stage):
         for name, theirs in released.schedule.items():
             if not np.allclose(theirs.double(), schedule[name], rtol=0, atol=1e-3):  # in half precision, too
                 raise UserError(f"{path}: its {name} are of another noise schedule than AudioSR's.")
-        self.unet.load_state_dict(released.unet)
-        self.averaged.load_state_dict(released.average)
+        fill(self.unet, released.unet)
+        fill(self.averaged, released.average)
         # Measured for good: a fine-tuning keeps it.
         self.latent_sums.copy_(torch.tensor([np.inf, 1, 0, released.scale**-2], dtype=torch.float64))
 
@@ -232,7 +232,7 @@ class LatentDiffusion(Stage):
         """
         s = settings or self.settings
         firsts = torch.zeros_like(seeds) if firsts is None else firsts
-        drawn = partial(endless_noise, low_mean.shape[1:], seeds, firsts)
+        drawn = partial(endless_noise, low_mean.shape[1:], seeds, firsts, BLOCK)
         condition = self.condition(low_mean, low_log_variance, drawn(1) if s.sample_condition else None)
         null = torch.zeros_like(condition) + self.null
         scheduler = dpm_solver() if s.sampler == "dpm" else ddim(s)
@@ -262,21 +262,6 @@ def _item(pair: Pair, row: int) -> Pair:
     one = slice(row, row + 1)
     low, high = (Signal(s.wave[one], s.rate, s.lengths[one]) for s in (pair.low, pair.high))
     return Pair(low, high, pair.cutoff[one], pair.ids[one], pair.seeds[one])
-
-
-def endless_noise(shape: Sequence[int], seeds: Tensor, firsts: Tensor, salt: int) -> Tensor:
-    """Standard normal [B, C, N, M], shape [C, N, M]: frames from `firsts` [B] on of a noise without end.
-
-    Each seed [B] has one noise, drawn block by block, so that frames are the same in whatever they are cut.
-    """
-    channels, frames, bands = shape
-    blocks = [
-        noise((channels, BLOCK, bands), seeds + ((firsts // BLOCK + block) << 32), salt)
-        for block in range(-(-frames // BLOCK) + 1)
-    ]
-    offsets = (firsts % BLOCK).tolist()
-    drawn = torch.cat(blocks, dim=2)
-    return torch.stack([one[:, o : o + frames] for one, o in zip(drawn, offsets, strict=True)])
 
 
 def guided(conditional: Tensor, unconditional: Tensor, guidance: float, rescale: float) -> Tensor:

@@ -8,13 +8,15 @@ from torch import Tensor
 
 from lightning_modules.audiosr.frontend import STRETCH, Level, normalise
 from lightning_modules.audiosr.latent_diffusion import LatentDiffusion
+from lightning_modules.audiosr.networks import LAYOUT
+from lightning_modules.audiosr.released import let_go
 from lightning_modules.audiosr.settings import Settings
 from lightning_modules.audiosr.vae import VAE
 from lightning_modules.audiosr.vocoder import Vocoder
 from lightning_modules.stage import uniform
 from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
-from signals.filters import Lowpass, lowpass
+from signals.filters import Lowpass, lowpass, there_and_back
 from signals.spectra import istft, rolloff, stft
 from signals.types import Recording, Signal
 
@@ -32,7 +34,7 @@ class AudioSR(SuperResolver):
     noise on its own, padding is off by one for some lengths.
     """
 
-    version = 2
+    version = 3
 
     def __init__(
         self,
@@ -62,6 +64,15 @@ class AudioSR(SuperResolver):
     def resolved(cls, settings: Mapping) -> dict:
         chosen = {key: value for key, value in settings.items() if key not in ("window", "overlap")}
         return {"window": settings["window"], "overlap": settings["overlap"], **asdict(Settings.of(**chosen))}
+
+    def in_use(self) -> "AudioSR":
+        """Without critics, and with one set of the denoiser's weights."""
+        self.vae.critic = self.vocoder.critic = None
+        self.ldm.unet = self.ldm.averaged = self.ldm.averaged if self.settings.average else self.ldm.unet
+        for images in (self.vae.generator, self.ldm.unet):
+            images.to(memory_format=LAYOUT)  # not that of a file
+        let_go()
+        return self
 
     def survey(
         self, low: Recording, cutoff: Tensor | None, seeds: Tensor, reference: Recording | None
@@ -133,7 +144,9 @@ class AudioSR(SuperResolver):
             if is_narrow
         ]
         out = wave.clone()
-        for _ in range(self.settings.prefilter_passes):
+        for number in range(self.settings.prefilter_passes):
+            if number and self.settings.prefilter_resamples:
+                out[narrow] = there_and_back(out[narrow], cutoff[narrow], self.rate)
             out[narrow] = lowpass(out[narrow], filters, self.rate, zero_phase=True)
         return out
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL
 
+LAYOUT = torch.channels_last  # of images in memory: what convolutions work in, on CPUs and GPUs
+
 
 def autoencoder(
     channels: Sequence[int] = (128, 256, 512, 1024),
@@ -30,7 +32,7 @@ def autoencoder(
     """
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(
+    net = AutoencoderKL(
         in_channels=1,
         out_channels=1,
         down_block_types=("DownEncoderBlock2D",) * len(channels),
@@ -40,6 +42,7 @@ def autoencoder(
         latent_channels=latent_channels,
         norm_num_groups=norm_num_groups,
     )
+    return net.to(memory_format=LAYOUT)
 
 
 def unet(
@@ -75,7 +78,7 @@ def unet(
     )
     nn.init.zeros_(net.conv_out.weight)
     nn.init.zeros_(net.conv_out.bias)
-    return net
+    return net.to(memory_format=LAYOUT)
 
 
 class ResBlock(nn.Module):

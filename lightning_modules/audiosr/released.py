@@ -10,6 +10,7 @@ accounted for, and the released networks' outputs come out. Not proven: that the
 
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,8 +178,13 @@ def read(path: Path) -> Released:
 
     Raises UserError where one is missing or unknown, has another shape, or differs from its double.
     """
-    found = tensors(path)
-    rest = dict(found)  # what is not accounted for yet
+    changed = path.stat().st_mtime_ns if path.exists() else None
+    return _read(path, changed)
+
+
+@lru_cache(maxsize=1)  # three stages are in one file
+def _read(path: Path, changed: int | None) -> Released:
+    rest = tensors(path)  # what is not accounted for yet
     shapes = {prefix: released_shapes(prefix) for prefix in NETWORKS}
     vae = _taken(rest, VAE, shapes[VAE], "the autoencoder", path)
     vocoder = _taken(rest, VOCODER, shapes[VOCODER], "the vocoder", path)
@@ -190,15 +196,29 @@ def read(path: Path) -> Released:
     scale = float(_taken(rest, "", {"scale_factor": torch.Size()}, "the latents", path)["scale_factor"])
     if not 0 < scale < float("inf"):
         raise UserError(f"{path}: scale_factor is {scale}: a number above 0 is needed.")
-    for name in [name for name in rest if name.startswith(AGAIN)]:
-        first = name.replace(AGAIN, VAE, 1)
-        if first in found and not torch.equal(rest.pop(name), found[first]):
-            raise UserError(f"{path}: {name} is not {first}, whose double it is in AudioSR: which is meant?")
     steps = {name: torch.Size([STEPS]) for name in ("betas", "alphas_cumprod") if name in rest}
     schedule = _taken(rest, "", steps, "the noise schedule", path)
+    for name in doubles(path):
+        del rest[name]
     if unknown := [name for name in rest if not name.startswith(DROPPED)]:
         raise UserError(f"{path} is not AudioSR: it also has {', '.join(unknown[:3])} ({len(unknown)}).")
     return Released(vae_state(vae), vocoder, unet_state(denoiser), unet_state(average), scale, schedule)
+
+
+def let_go() -> None:
+    """Of the file that was read last, which stays mapped otherwise."""
+    _read.cache_clear()
+
+
+def doubles(path: Path) -> list[str]:
+    """Names of what is in the file once more. Raises UserError where they differ."""
+    found = tensors(path)  # mapped anew, and let go: to compare is to read it all
+    firsts = {name: name.replace(AGAIN, VAE, 1) for name in found if name.startswith(AGAIN)}
+    firsts = {name: first for name, first in firsts.items() if first in found}
+    for name, first in firsts.items():
+        if not torch.equal(found[name], found[first]):
+            raise UserError(f"{path}: {name} is not {first}, whose double it is in AudioSR: which is meant?")
+    return list(firsts)
 
 
 def tensors(path: Path) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ class Settings:
     rolloff: float = 0.99  # share of the magnitude below the band edge; librosa's is by frame, ours summed
     prefilters: tuple[str, ...] = ("chebyshev",)  # drawn per item; order 8, zero-phase
     prefilter_passes: int = 1
+    prefilter_resamples: bool = False  # to the rate of the band edge and back, after each pass but the last
     upsample: str = "cubic"
     sampler: str = "ddim"  # or `dpm`: DPM-Solver++ of second order, which has trailing steps and eta 0
     spacing: str = "trailing"  # of the steps: from the zero-SNR step 999; `leading`: from 981 (50 steps)
@@ -90,6 +91,7 @@ VARIANTS = {
         rolloff=0.985,
         prefilters=("butterworth", "chebyshev", "elliptic", "bessel"),
         prefilter_passes=2,
+        prefilter_resamples=True,
         upsample="sinc",
         spacing="leading",
         eta=1.0,

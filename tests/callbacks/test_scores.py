@@ -1,5 +1,7 @@
 """Scores by file, and the recordings that are kept."""
 
+import types
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -48,6 +50,17 @@ def test_every_file_has_the_score_of_every_metric(pair):
 
 def test_seconds_of_audio_do_not_count_padding(pair):
     assert scored(pair, pair.high).audio_seconds == pytest.approx(0.75)
+
+
+def test_seconds_are_those_of_the_method(pair, monkeypatch):
+    """From one batch's start to its end, and not those between, nor those of scoring."""
+    clock = iter([1.0, 3.5, 10.0, 10.5])
+    monkeypatch.setattr("callbacks.scores.time.perf_counter", lambda: next(clock))
+    scores, method = Scores(NAMES), types.SimpleNamespace(measured=lambda pair: {})
+    for batch in range(2):
+        scores.on_test_batch_start(None, method, pair, batch)
+        scores.on_test_batch_end(None, method, pair.high, pair, batch)
+    assert scores.seconds == 3.0
 
 
 def test_16_bits_round_before_scoring(pair):

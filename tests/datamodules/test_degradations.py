@@ -11,7 +11,7 @@ import torch
 import torchaudio.functional
 from torch.nn.functional import pad
 
-from datamodules.degradations import DEGRADATIONS, MARGIN, RandomLowpass, degradation
+from datamodules.degradations import DEGRADATIONS, MARGIN, RandomLowpass, RandomNuWave2, degradation
 from datamodules.pairs import crop
 from signals.errors import UserError
 from signals.filters import Lowpass
@@ -32,6 +32,8 @@ ALIGNED = [
     ("polyphase", {"cutoff": 8000}),
     ("sinc", {"cutoff": 8000}),
     ("nuwave2", {"cutoff": 4000}),
+    ("random_nuwave2", {}),
+    ("random_nuwave2", {"cutoff": 4000}),
     ("mu_law", {}),
     ("mp3", {}),
     ("opus", {}),
@@ -43,7 +45,8 @@ LATE = [
 ]
 CUTOFF_AND_RATE = [
     *((name, 16_000) for name in ("butterworth", "decimate", "subsample", "polyphase", "sinc", "nuwave2")),
-    *((name, RATE) for name in ("none", "stft_hard", "random_lowpass", "fma_biquad", "mp3", "opus")),
+    *((name, RATE) for name in ("none", "stft_hard", "random_lowpass", "random_nuwave2", "fma_biquad")),
+    *((name, RATE) for name in ("mp3", "opus")),
 ]
 FILTERS = ("butterworth", "decimate", "subsample", "polyphase", "sinc", "nuwave2", "fma_biquad")
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "specs" / "goldens.npz"
@@ -109,7 +112,7 @@ def test_items_do_not_depend_on_their_batch(name, options, rate):
 def test_inputs_stay_aligned(name, options):
     impulse = torch.zeros(1, 1, 24_000)
     impulse[..., 12_000] = 1
-    for seed in range(8 if name == "random_lowpass" else 1):
+    for seed in range(8 if name.startswith("random") else 1):
         low, _ = degradation(name, **options)(Signal.of(impulse, RATE), torch.tensor([seed]))
         assert low.wave.argmax() * RATE == 12_000 * low.rate
 
@@ -204,6 +207,85 @@ def test_random_ranges_that_cannot_be_drawn_from_are_errors(options, what):
     with pytest.raises(UserError, match=what) as raised:
         degradation("random_lowpass", **options)
     assert "\n" not in str(raised.value)
+
+
+def scipys_nuwave2(wave: np.ndarray, filter: Lowpass) -> np.ndarray:
+    """[T] filtered, then to twice the edge, a whole one, and back."""
+    sos = scipy.signal.cheby1(filter.order, filter.ripple, filter.cutoff, fs=RATE, output="sos")
+    narrow = scipy.signal.resample_poly(scipy.signal.sosfiltfilt(sos, wave), round(2 * filter.cutoff), RATE)
+    return scipy.signal.resample_poly(narrow, RATE, round(2 * filter.cutoff))[: len(wave)]
+
+
+def decibels(error: np.ndarray, reference: np.ndarray, highest: float) -> float:
+    """Power of `error` up to `highest` Hz, relative to all of `reference`."""
+    hertz = np.fft.rfftfreq(len(error), 1 / RATE)
+    powers = [np.abs(np.fft.rfft(each * np.hanning(len(each)))) ** 2 for each in (error, reference)]
+    return 10 * np.log10(powers[0][hertz < highest].sum() / powers[1].sum())
+
+
+@pytest.mark.parametrize("cutoff", [3000, 7919, 12_000, 15_013, 22_501])
+@pytest.mark.parametrize(("order", "ripple"), [(1, 1e-9), (11, 1e-9), (4, 1e-3), (8, 1.0), (11, 5.0)])
+def test_random_nuwave2_equals_scipy_but_for_what_folds(cutoff, order, ripple):
+    """Theirs folds what is left above the edge down to it, and mirrors it up again: -20 dB of white noise.
+
+    Of noise without anything near the edge, both keep the same up to there.
+    """
+    filter, white, inside = (
+        Lowpass("chebyshev", order, cutoff, ripple),
+        noise(60_000).double(),
+        slice(15_000, -15_000),
+    )
+    low = torch.fft.irfft(torch.fft.rfft(white) * (torch.fft.rfftfreq(60_000, 1 / RATE) < 0.88 * cutoff))
+    differences = []
+    for wave, highest in ((white, RATE), (white, 0.9 * cutoff), (low, 0.9 * cutoff)):
+        found = RandomNuWave2().filtered(wave[None, None], [filter], RATE)[0, 0].numpy()[inside]
+        expected = scipys_nuwave2(wave.numpy(), filter)[inside]
+        differences.append(decibels(found - expected, expected, highest))
+    print("{:.1f} dB, {:.1f} up to 0.9 of the edge; {:.1f} without what folds".format(*differences))
+    assert -26 < differences[0] < -20
+    assert differences[1] < -40
+    assert differences[2] < -60
+
+
+def test_random_nuwave2_draws_evenly():
+    degrade = RandomNuWave2()
+    drawn = [degrade.draw(seed) for seed in range(3000)]
+    kinds, orders, cutoffs, ripples = zip(*drawn, strict=True)
+    assert set(kinds) == {"chebyshev"}
+    assert set(ripples) == {1e-9, 1e-6, 1e-3, 1.0, 5.0}
+    np.testing.assert_allclose([ripples.count(ripple) / 3000 for ripple in set(ripples)], 1 / 5, atol=0.03)
+    np.testing.assert_allclose([orders.count(order) / 3000 for order in range(1, 12)], 1 / 11, atol=0.03)
+    np.testing.assert_allclose(np.histogram(cutoffs, 7, (3000, 24_000))[0] / 3000, 1 / 7, atol=0.03)
+
+
+def test_random_nuwave2_leaves_what_has_nearly_all_of_the_band():
+    wave = noise(3, 1, 3000)
+    low, cutoff = RandomNuWave2(cutoff=(22_900, 24_000))(Signal.of(wave, RATE), torch.arange(3))
+    assert torch.equal(low.wave, wave)
+    assert cutoff.tolist() == [24_000] * 3
+    low, cutoff = RandomNuWave2(cutoff=22_700)(Signal.of(wave, RATE), torch.arange(3))
+    assert not torch.isclose(low.wave, wave).all(-1).any()
+    assert cutoff.tolist() == [22_700] * 3
+    seeds = torch.arange(40)
+    low, cutoff = RandomNuWave2()(Signal.of(noise(40, 1, 3000), 16_000), seeds)  # ranges are of 48 kHz
+    assert set(cutoff[cutoff > 7600].tolist()) == {8000.0}
+    assert (cutoff < 7600).any()
+
+
+@pytest.mark.parametrize("cutoff", [3000, 22_750])
+def test_a_window_of_random_nuwave2_is_heard_as_in_its_recording(cutoff):
+    degrade = RandomNuWave2(cutoff=cutoff, order=(11, 11), ripples=(5.0,))
+    assert_a_window_is_heard_as_in_its_recording(degrade, RATE, 12_000, 9600)
+    assert RandomNuWave2().margin(RATE) == max(
+        Lowpass("chebyshev", 11, hertz, 5.0).settling(RATE) for hertz in (3000, 22_800)
+    )
+    assert RandomNuWave2(margin=7).margin(RATE) == 7
+
+
+@pytest.mark.parametrize("options", [{"ripples": []}, {"ripples": [1, 0]}, {"cutoff": 0}, {"order": [0, 3]}])
+def test_random_nuwave2_that_cannot_be_drawn_from_is_an_error(options):
+    with pytest.raises(UserError, match=f"degradation random_nuwave2: {next(iter(options))}="):
+        degradation("random_nuwave2", **options)
 
 
 def test_polyphase_equals_scipy():

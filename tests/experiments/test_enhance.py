@@ -293,6 +293,12 @@ def test_a_released_file_enhances_and_nothing_else_is_written(weights, small_pap
     assert not np.allclose(out, kept)
 
 
+def test_in_half_precision_nearly_the_same_comes_out(weights, small_paper, folder):
+    out, half = by_file("audiosr.bin", "out"), by_file("audiosr.bin", "half", "--precision", "bf16")
+    assert not np.array_equal(out, half)
+    assert np.sqrt(np.mean((out - half) ** 2)) < 0.1 * np.sqrt(np.mean(out**2))
+
+
 def test_a_file_enhances_as_the_run_that_it_becomes(weights, small_paper, tiny_corpus, capsys):
     where = [
         f"data.root={tiny_corpus}",

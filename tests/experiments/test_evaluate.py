@@ -189,11 +189,17 @@ def test_a_word_length_is_what_is_scored(capsys, folders, monkeypatch):
 
 def test_a_protocol_gives_the_printed_names(capsys, folders):
     found, _ = scores(capsys, "--protocol", "audiosr/published", "--cutoff", "4000")
-    scored = {"LSD", "LSD-LF", "LSD-HF", "SNR", "SI-SDR"}
+    lsds = {f"{name}{band}" for name in ("LSD", "LSD-44.1k") for band in ("", "-LF", "-HF")}
+    scored = {*lsds, "SNR", "SI-SDR"}
     assert set(found["a/1"]) == scored | {"file", "lag", "level", "polarity", "rule"}
     rule = json.loads(found["mean"]["rule"])
     assert rule == {
-        "metrics": {"LSD": "lsd_ssr_eval", "SNR": "snr", "SI-SDR": "si_sdr"},
+        "metrics": {
+            "LSD": "lsd_ssr_eval",
+            "LSD-44.1k": "lsd_ssr_eval_44100",
+            "SNR": "snr",
+            "SI-SDR": "si_sdr",
+        },
         "bits": None,
         "rate": 48_000,
         "cutoff": 4000.0,

@@ -1,14 +1,12 @@
 """A person's own method and corpus, and methods that are one run per scale: data for `run.py`."""
 
-import dataclasses
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from experiments.compare import is_built
-from experiments.configuration import Column, Row, Table, configure, load_corpus, load_table
+from experiments.configuration import Column, Row, Table, configure, load_corpus
 from experiments.run import guest_row, main
 from signals.errors import UserError
 
@@ -201,9 +199,3 @@ def test_a_row_may_have_one_run_for_each_scale():
         table.parts(row, column_of(scale=3))
     assert table.parts(row_of(runs={None: "net"}), column_of(scale=3)) == {"itself": "net"}
     assert table.parts(row_of(parts={"vae": "vae"}), column_of()) == {"vae": "vae"}
-
-
-def test_rows_of_ones_own_count_as_built():
-    table = load_table("audiosr", "table1")
-    assert is_built(table, dataclasses.replace(row_of(), method="a.py:B"))
-    assert not is_built(table, dataclasses.replace(row_of(), method="nothing"))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import compare, enhance, evaluate, figures, run
+from experiments import compare, enhance, evaluate, figures, generate, listen, run
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("experiments/papers/*/README.md"))]
 SCRIPTS = {
     f"experiments/{script.__name__.rpartition('.')[2]}.py": script.main
-    for script in (compare, enhance, evaluate, figures, run)
+    for script in (compare, enhance, evaluate, figures, generate, listen, run)
 }
 CHEAP = {"--list", "--dry-run", "--verify"}
 

@@ -27,12 +27,11 @@ from lightning_modules.audiosr.latent_diffusion import (
     cosine_betas,
     ddim,
     dpm_solver,
-    endless_noise,
     guided,
 )
 from lightning_modules.audiosr.settings import VARIANTS as SETTINGS
 from lightning_modules.audiosr.settings import Settings
-from lightning_modules.stage import noise
+from lightning_modules.stage import endless_noise, noise
 from signals.errors import UserError
 from signals.filters import boxcar
 from signals.resampling import resample
@@ -126,7 +125,7 @@ def test_the_solver_is_of_second_order(monkeypatch):
 
     monkeypatch.setattr(ldm, "velocity", velocity)
     seeds, zeros = torch.tensor([3]), torch.zeros(1, 4, 8, 8)
-    exact = d * endless_noise((4, 8, 8), seeds, torch.tensor([0]), 2)
+    exact = d * endless_noise((4, 8, 8), seeds, torch.tensor([0]), BLOCK, 2)
 
     def error(**settings) -> float:
         return rms(ldm.sample(zeros, zeros, seeds, Settings.of(**settings)) - exact) / rms(exact)
@@ -206,19 +205,19 @@ def test_the_condition_and_the_average_are_what_the_settings_say():
 
 def test_endless_noise_is_the_same_in_whatever_it_is_cut():
     seeds = torch.tensor([5, 6, 2**62 + 5])
-    whole = endless_noise((2, 3 * BLOCK, 4), seeds, torch.zeros(3, dtype=torch.long), 1)
+    whole = endless_noise((2, 3 * BLOCK, 4), seeds, torch.zeros(3, dtype=torch.long), BLOCK, 1)
     firsts = torch.tensor([0, 7, BLOCK + 3])
-    cut = endless_noise((2, BLOCK, 4), seeds, firsts, 1)
+    cut = endless_noise((2, BLOCK, 4), seeds, firsts, BLOCK, 1)
     for row, first in enumerate(firsts.tolist()):
         assert torch.equal(cut[row], whole[row, :, first : first + BLOCK])
-        alone = endless_noise((2, BLOCK, 4), seeds[row : row + 1], firsts[row : row + 1], 1)
+        alone = endless_noise((2, BLOCK, 4), seeds[row : row + 1], firsts[row : row + 1], BLOCK, 1)
         assert torch.equal(alone[0], cut[row])
-    assert not torch.equal(endless_noise((2, BLOCK, 4), seeds, firsts, 2), cut)
+    assert not torch.equal(endless_noise((2, BLOCK, 4), seeds, firsts, BLOCK, 2), cut)
 
 
 def test_endless_noise_is_white():
     seeds = torch.arange(2)
-    drawn = endless_noise((4, 50 * BLOCK, 8), seeds, torch.tensor([0, 5 * BLOCK]), 1)
+    drawn = endless_noise((4, 50 * BLOCK, 8), seeds, torch.tensor([0, 5 * BLOCK]), BLOCK, 1)
     assert abs(float(drawn.mean())) < 0.01
     assert float(drawn.std()) == pytest.approx(1, abs=0.01)
     others = [drawn.roll(BLOCK, 2), drawn.roll(1, 2), drawn.roll(1, 1), drawn.flip(0)]
@@ -387,6 +386,7 @@ OF_THE_VARIANTS = {
         "rolloff": 0.985,
         "prefilters": ("butterworth", "chebyshev", "elliptic", "bessel"),
         "prefilter_passes": 2,
+        "prefilter_resamples": True,
         "upsample": "sinc",
         "sampler": "ddim",
         "spacing": "leading",
@@ -406,6 +406,7 @@ OF_THE_VARIANTS = {
         "rolloff": 0.99,
         "prefilters": ("chebyshev",),
         "prefilter_passes": 1,
+        "prefilter_resamples": False,
         "upsample": "cubic",
         "sampler": "ddim",
         "spacing": "trailing",
@@ -611,6 +612,19 @@ def test_the_prefilter_is_a_low_pass_at_the_band_edge(vae, vocoder, variant):
     assert torch.equal(out[5], wave[5])
     alone = method.prefilter(wave[3:4], cutoff[3:4], torch.tensor([3]))
     torch.testing.assert_close(out[3:4], alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_in_use_it_has_what_use_needs(variant):
+    """The average of the weights (`text`) or the weights; no critics; and the same comes out."""
+    method = method_of(tiny_vae().eval(), tiny_vocoder().eval(), variant=variant)
+    torch.nn.init.normal_(method.ldm.unet.conv_out.weight)  # apart from the average's
+    low = Signal.of(random_wave(1, 5000), 8000)
+    before, kept = method(low).wave, {"code": method.ldm.unet, "text": method.ldm.averaged}[variant]
+    assert method.in_use() is method
+    assert method.ldm.unet is method.ldm.averaged is kept
+    assert method.vae.critic is None and method.vocoder.critic is None
+    torch.testing.assert_close(method(low).wave, before, rtol=0, atol=1e-6)
 
 
 def test_methods_do_not_change_their_denoiser(vae, vocoder):

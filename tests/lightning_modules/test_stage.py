@@ -7,7 +7,7 @@ from audiosr_tiny import OPTIMIZER, one_thread, pair_of, tiny_ldm, tiny_vae, tin
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from lightning_modules.stage import AdversarialStage, Stage, noise, uniform
+from lightning_modules.stage import AdversarialStage, Stage, Unfilled, endless_noise, fill, noise, uniform
 from signals.errors import UserError
 from signals.types import Pair
 
@@ -39,6 +39,42 @@ def test_draws_have_their_distribution():
     assert abs(flat.mean() - 0.5) < 0.03
     lagged = torch.corrcoef(torch.stack([flat[:-1], flat[1:]]))[0, 1]
     assert abs(lagged) < 0.1
+
+
+def test_endless_noise_is_the_same_in_whatever_it_is_cut():
+    """Of any shape; the latent's is tested with its sampler."""
+    seeds, firsts = torch.tensor([3, 2**62 + 5]), torch.tensor([0, 0])
+    whole = endless_noise((1, 50), seeds, firsts, 8)
+    torch.testing.assert_close(endless_noise((1, 50), seeds, firsts, 8), whole, rtol=0, atol=0)
+    cut = endless_noise((1, 20), seeds, torch.tensor([7, 30]), 8)
+    assert torch.equal(cut[0], whole[0, :, 7:27])
+    assert torch.equal(cut[1], whole[1, :, 30:50])
+    assert abs(float(endless_noise((1, 4000), seeds, firsts, 64).std()) - 1) < 0.05
+
+
+# ---------------------------------------------------------------- weights from elsewhere
+
+
+def test_a_network_is_filled_by_the_tensors_themselves():
+    with Unfilled():
+        net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    state = {name: torch.ones_like(value) for name, value in net.state_dict().items()}
+    fill(net.requires_grad_(False), state)
+    assert net[0].weight.data_ptr() == state["0.weight"].data_ptr()
+    assert not net[0].weight.requires_grad
+    fill(net, {name: value.half() for name, value in state.items()})
+    assert {value.dtype for value in net.state_dict().values()} == {torch.float32}
+    with pytest.raises(RuntimeError, match="Missing key"):
+        fill(net, {})
+
+
+def test_nothing_is_drawn_for_what_will_be_filled():
+    before = torch.random.get_rng_state()
+    with Unfilled():
+        torch.nn.Conv2d(3, 3, 3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.nn.Conv2d(3, 3, 3)
+    assert not torch.equal(torch.random.get_rng_state(), before)
 
 
 # ---------------------------------------------------------------- loss terms

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from torchmetrics.functional.audio import signal_noise_ratio
 
 from datamodules.demo_corpus import Voice, utterance
-from signals.filters import stft_hard
+from signals.filters import boxcar, stft_hard
 from signals.metrics import METRICS, l1, lsd_tfnet, mr_stft, mse, seam, snr, snr_aligned, snr_patch
 from signals.resampling import resample
 from signals.types import Signal
@@ -25,7 +25,7 @@ PUBLISHED = SHARED / "published" / "ssr_eval_unprocessed_per_file.csv"
 VCTK = SHARED / "corpora" / "VCTK-Corpus-0.92" / "wav48_silence_trimmed"
 needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason="the specs' goldens are not here")
 
-LSDS = [name for name in METRICS if name.startswith("lsd")]
+LSDS = [name for name in METRICS if name.startswith("lsd") and name != "lsd_ssr_eval_44100"]
 PERCEPTUAL = {"pesq_wb", "pesq_nb", "stoi", "visqol", "nisqa"}
 OURS = {name: metric for name, metric in METRICS.items() if name not in PERCEPTUAL}
 
@@ -115,6 +115,23 @@ def test_an_lsd_of_a_batch_equals_the_loop_over_files(name, rate):
         assert scores[""][i].item() == pytest.approx(average(difference), abs=1e-4)
         assert scores["-LF"][i].item() == pytest.approx(average(difference[:edge]), abs=1e-4)
         assert scores["-HF"][i].item() == pytest.approx(average(difference[edge:]), abs=1e-4)
+
+
+def test_at_44100_nothing_above_22050_hertz_counts():
+    """What lacks only that is empty there at 48 kHz, and whole at 44.1."""
+    reference = Signal.of(torch.randn(1, 1, 96000, generator=torch.Generator().manual_seed(0)), 48000)
+    narrow = reference._replace(wave=boxcar(reference.wave, torch.tensor([22100.0]), 48000))
+    at_48k, at_44k = (
+        METRICS[name](narrow, reference)[""].item() for name in ("lsd_ssr_eval", "lsd_ssr_eval_44100")
+    )
+    assert at_48k > 2
+    assert at_44k < 0.3  # the resampler's last hertz
+
+
+def test_at_44100_it_is_the_metric_there():
+    estimate, reference = batch([30000, 44100], 44100)
+    one, other = (METRICS[name](estimate, reference) for name in ("lsd_ssr_eval", "lsd_ssr_eval_44100"))
+    assert all(torch.equal(one[band], other[band]) for band in ("", "-LF", "-HF") if band in one)
 
 
 @needs_golden
