@@ -143,10 +143,14 @@ def load_released(paper: str, checkpoint: str, system: str | None, changes: list
     if system not in rows:
         known = ", ".join(f'"{name}"' for name in rows)
         raise UserError(f"--row {system}: {paper} has released weights of {known}.")
-    row, path, stages = rows[system], weights_file(checkpoint), {}
-    parts = {part: converted(config, run, path, stages) for part, run in row.parts.items()}
+    row = rows[system]
+    own = config["method"] if row.method == paper else {}
     changed = {text.partition("=")[0].removeprefix("method.") for text in changes}
-    settings = config["method"] | row.settings | {key: config["method"][key] for key in changed}
+    if unknown := changed - own.keys():
+        raise UserError(f"--set method.{min(unknown)}: {system} is used as it is.")
+    path, stages = weights_file(checkpoint), {}
+    parts = {part: converted(config, run, path, stages) for part, run in row.parts.items()}
+    settings = own | row.settings | {key: own[key] for key in changed}
     resolved = find_method(row.method).resolved(settings)
     return build_method(row.method, config["data"]["rate"], parts, resolved)
 

@@ -129,6 +129,7 @@ def test_nothing_is_left_of_a_file_that_fails(workplace):
     assert list((workplace / "out").iterdir()) == []
 
 
+NVSR = "NVSR, released weights"
 NO_EDGES = ("-1", "0.2", "nan", "inf", "300000")
 
 
@@ -155,6 +156,14 @@ NO_EDGES = ("-1", "0.2", "nan", "inf", "300000")
             "did you mean method.steps",
         ),
         (["in", "--checkpoint", "a", "--set", "method.steps=1"], "--set with --paper"),
+        (
+            ["in", "--checkpoint", "a", "--paper", "audiosr", "--row", NVSR, "--set", "method.steps=5"],
+            "--set method.steps: NVSR, released weights is used as it is",
+        ),
+        (
+            ["in", "--checkpoint", "in/mono.wav", "--paper", "audiosr", "--row", NVSR],
+            "mono.wav holds no tensors by name",
+        ),
         (["in", "--method", "hold", "--paper", "audiosr"], "--paper goes with --checkpoint"),
         (["in", "--checkpoint", "in"], "no tested system"),
         (["in", "in/mono.wav", "--method", "hold"], "the same result"),

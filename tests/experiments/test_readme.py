@@ -42,7 +42,8 @@ def workshop(tmp_path_factory, tiny_corpus) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         assert run.main(["--paper", "audiosr", "--row", "AudioSR", "--row", "GT-Mel", *small, *where]) == 0
-        assert run.main(["--paper", "audiosr", "--method", "mine.py:Net", *small, *where]) == 0
+        own = ["--method", "mine.py:Net", "--row", "Unprocessed"]
+        assert run.main(["--paper", "audiosr", *own, *small, *where]) == 0
         spline = ["--paper", "audioedsr", "--row", "Spline", "--preset", "smoke", "data.test_files=1"]
         assert run.main([*spline, *where]) == 0
     return place
