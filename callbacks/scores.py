@@ -24,6 +24,11 @@ def score(
     }
 
 
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 class Scores(lightning.Callback):
     """Scores every estimate of a test: `files[id] = {name: value}`.
 
@@ -39,11 +44,11 @@ class Scores(lightning.Callback):
         self.seconds = 0.0  # that the method took; not the making of its input, and not scoring
 
     def on_test_batch_start(self, trainer, module, pair: Pair, batch_idx, dataloader_idx=0):
+        synchronise()  # what is still under way is the input's
         self.started = time.perf_counter()
 
     def on_test_batch_end(self, trainer, module, estimate: Signal, pair: Pair, batch_idx, dataloader_idx=0):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # what is still under way is the estimate's
+        synchronise()
         self.seconds += time.perf_counter() - self.started
         self.add(estimate, pair, module.measured(pair))
 

@@ -52,8 +52,11 @@ def recordings(inputs: list[str], output: Path) -> list[tuple[Path, Path]]:
 # The method -----------------------------------------------------------------------------------------------
 
 
-def newest(folder: Path, system: str | None) -> Path:
-    """The record to use below `folder` (`runs`, or `runs/<paper>`): the system's that was tested last."""
+def newest(folder: Path, system: str | None, cutoff: float | None = None) -> Path:
+    """The record to use below `folder` (`runs`, or `runs/<paper>`): the system's that was tested last.
+
+    Of a system with a network for each cut-off, that of the one nearest to `cutoff` Hz.
+    """
     records = [(path.parent, read_record(path.parent)) for path in sorted(folder.glob("**/record.json"))]
     scored = [(path, record) for path, record in records if record["kind"] == "score" and record["runs"]]
     systems = sorted({record["system"] for _, record in scored})
@@ -63,11 +66,22 @@ def newest(folder: Path, system: str | None) -> Path:
         system = systems[0]
     if system not in systems:
         raise UserError(f"{folder} holds {', '.join(systems)}: choose one by --row.")
-    mine = [(record["provenance"]["finished"], path) for path, record in scored if record["system"] == system]
-    return max(mine)[1]
+    mine = [(path, record) for path, record in scored if record["system"] == system]
+    path, last = max(mine, key=lambda one: one[1]["provenance"]["finished"])
+    alike = ("paper", "preset", "protocol", "seed", "dataset")
+    others = [(p, r) for p, r in mine if all(r[key] == last[key] for key in alike)]
+    if all(record["runs"] == last["runs"] for _, record in others):
+        return path
+    edges = {record["cutoff_hz"]: p for p, record in others if record["cutoff_hz"]}
+    if not edges:
+        raise UserError(f"{folder} holds several networks of {system}: name the folder of one.")
+    if cutoff is None:
+        each = ", ".join(f"{hertz:,g}" for hertz in sorted(edges))
+        raise UserError(f"{system} has a network for each cut-off: choose one by --cutoff ({each} Hz).")
+    return edges[min(edges, key=lambda hertz: abs(hertz - cutoff))]
 
 
-def load(checkpoint: str, system: str | None):
+def load(checkpoint: str, system: str | None, cutoff: float | None = None):
     """The method of a tested row's folder, of a run's (or its weights.safetensors), or of a folder of these.
 
     Raises UserError where nothing can be loaded from there.
@@ -80,7 +94,7 @@ def load(checkpoint: str, system: str | None):
     folder = path.parent if path.name == "weights.safetensors" else path
     if not folder.is_dir():
         raise UserError(f"--checkpoint {checkpoint}: no such folder (released weights need --paper).")
-    folder = folder if read_record(folder) else newest(folder, system)
+    folder = folder if read_record(folder) else newest(folder, system, cutoff)
     record = read_record(folder)
     if record["kind"] == "score":
         identity = record["identity"]
@@ -166,7 +180,7 @@ def method_of(args: argparse.Namespace):
     if args.paper:
         method = load_released(args.paper, args.checkpoint, args.row, args.set)
     elif args.checkpoint:
-        method = load(args.checkpoint, args.row)
+        method = load(args.checkpoint, args.row, args.cutoff)
     else:
         found = find_method(args.method)
         if issubclass(found, Stage) or found.__init__ is not SuperResolver.__init__:

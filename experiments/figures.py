@@ -262,7 +262,10 @@ def main(argv: list[str] | None = None) -> int:
         names = [args.figure] if args.figure else figure_names(args.paper)
         if not names:
             raise UserError(f"{args.paper} has no figures.")
-        for figure in (load_figure(args.paper, name) for name in names):
+        chosen = [load_figure(args.paper, name) for name in names]
+        if args.ratings and not any(isinstance(figure, Ratings) for figure in chosen):
+            raise UserError("--ratings: no figure of these is drawn from ratings.")
+        for figure in chosen:
             if isinstance(figure, Ratings) and not args.ratings and not args.figure:
                 print(f"{figure.name} is not drawn: it needs --ratings")
                 continue

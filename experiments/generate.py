@@ -204,9 +204,17 @@ def load_material(path: Path) -> tuple[dict, dict]:
         raise UserError(f"--material {path}: {str(error).splitlines()[0]}") from None
     if not isinstance(material, dict) or not {"generators", "tagger"} <= material.keys():
         raise UserError(f"--material {path}: `generators` and `tagger` are needed, as in {MATERIAL.name}.")
-    for name in material["generators"]:
+    if not isinstance(material["generators"], dict) or not isinstance(material["tagger"], dict):
+        raise UserError(f"--material {path}: `generators` and `tagger` are sections, as in {MATERIAL.name}.")
+    for name, settings in material["generators"].items():
         if name not in GENERATORS:
             raise UserError(f"--material {path}: unknown generator {name}" + nearest(name, GENERATORS))
+        known = settings if isinstance(settings, dict) else {}
+        lists = [known.get("prompts"), known.get("keep", [])]
+        if not isinstance(known.get("model"), str) or not all(isinstance(one, list) for one in lists):
+            raise UserError(
+                f"--material {path}: {name} needs a model and lists of prompts, as in {MATERIAL.name}."
+            )
     return material["generators"], material["tagger"]
 
 
@@ -215,10 +223,15 @@ def read_lines(path: Path, fields: tuple[str, ...]) -> dict[str, dict[str, str]]
     if not path.is_file():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != fields:
-            raise UserError(f"{path}: the columns are not {','.join(fields)}: choose another --output.")
-        return {line["file"]: line for line in reader}
+        try:
+            header, *rows = csv.reader(file)
+        except (UnicodeDecodeError, ValueError, csv.Error):  # ValueError: not even a header
+            header, rows = [], []
+    if tuple(header) != fields or any(len(row) != len(fields) for row in rows):
+        raise UserError(
+            f"{path} is not ours, or was changed (columns {','.join(fields)}): choose another --output."
+        )
+    return {row[0]: dict(zip(fields, row, strict=True)) for row in rows}
 
 
 def write_lines(path: Path, lines: Mapping[str, Mapping[str, str]], fields: tuple[str, ...]) -> None:
@@ -341,6 +354,8 @@ def generate(args: argparse.Namespace, tagger: Tagger | None = None) -> None:
                     why = unfit(wave, rate, keep, tagger)
                 except UserError as error:
                     why = str(error)
+                except Exception as error:  # a generator's own, of any kind
+                    raise UserError(f"{item.file}: {told(error)}") from error
                 if why:
                     folder.leave_out(item, why)
                     print(f"generate.py: left out: {item.file}: {why}", file=sys.stderr)
@@ -350,7 +365,8 @@ def generate(args: argparse.Namespace, tagger: Tagger | None = None) -> None:
                 bar.advance(progress)
     wanted = [item.file for of_one in items.values() for item in of_one]
     there = sum(file in folder.prompts for file in wanted)
-    print(f"{made} recordings made; {there} of {len(wanted)} in {args.output}/, the others in left_out.csv")
+    rest = ", the others in left_out.csv" if there < len(wanted) else ""
+    print(f"{made} recordings made; {there} of {len(wanted)} in {args.output}/{rest}")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -56,7 +56,8 @@ def read_ratings(paths: Iterable[Path]) -> dict[Place, Answer]:
     lines: dict[Place, str] = {}
     for path in paths:
         try:
-            table = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                table = list(csv.reader(file))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{path}: {error}") from None
         if not table or tuple(table[0]) != COLUMNS:

@@ -102,7 +102,7 @@ def files_scored(record: Mapping, metric: str) -> int:
 
 def cause(error: BaseException) -> str:
     """The first line of what went wrong, with its kind unless it is made for the user."""
-    line = (str(error).splitlines() or [""])[0]
+    line = next((line for line in str(error).splitlines() if line.strip()), "")
     return line if isinstance(error, UserError) else f"{type(error).__name__}: {line}".rstrip(": ")
 
 

@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 from experiments.compare import show
@@ -51,6 +52,13 @@ def guest_row(method: str) -> tuple[Row, dict]:
     if not issubclass(found, SuperResolver):
         raise UserError(f"method {method} is not a SuperResolver, so it cannot be tested.")
     if not issubclass(found, Stage):
+        given = signature(found).parameters.values()
+        if any(
+            p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "rate" for p in given
+        ):
+            raise UserError(
+                f"method {method} has parts that are trained apart: a table's row is needed (--list)."
+            )
         return own_row(found.__name__, method), {}
     return own_row(found.__name__, method, {None: "guest"}), {"stage": method, **found.defaults}
 

@@ -470,6 +470,8 @@ class NVSR(SuperResolver):
     what its vocoder makes of nothing.
     """
 
+    windows_at_once = 2  # its last layers are 64 channels wide at the full rate
+
     def __init__(
         self,
         rate: int,
@@ -500,6 +502,11 @@ class NVSR(SuperResolver):
             raise UserError(f"NVSR: {GRID} frames of 10 ms are {float(frame)} samples at {rate} Hz.")
         self.frame = int(frame)
         self.window, self.overlap = window // GRID * self.frame, overlap // GRID * self.frame
+
+    def in_use(self) -> "NVSR":
+        """Without the vocoder's critic."""
+        self.vocoder.critic = None
+        return self
 
     @classmethod
     def resolved(cls, settings: Mapping) -> dict:
@@ -553,7 +560,7 @@ class NVSR(SuperResolver):
         whole = -(-max(samples, log_mel.n_fft) // log_mel.hop) * log_mel.hop
         predicted = self.mel(self.mel.image(pad(low.wave, (0, whole - samples))))
         loudest = math.log10(LOUDEST) if log_mel.log10 else math.log(LOUDEST)
-        return self.vocoder(predicted.clamp(max=loudest))[..., :samples]
+        return self.vocoder(predicted.clamp(max=loudest))[..., :samples].float()
 
     def replace_low_band(self, made: Tensor, known: Tensor, cutoff: Tensor) -> Tensor:
         """[B, 1, T]: `known` below the cut-off [B] Hz, `made` from it on; a hard edge, as released."""

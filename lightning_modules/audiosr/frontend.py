@@ -62,7 +62,7 @@ class LogMel(nn.Module):
             return stft(wave.float(), self.n_fft, self.hop, pad_mode="reflect").abs()
 
     def forward(self, wave: Tensor) -> Tensor:
-        """wave [B, 1, T] -> log-mel [B, M, N]; silence is log(floor) = -11.51."""
+        """wave [B, 1, T] -> log-mel [B, M, N]; silence is that of the floor."""
         with torch.autocast(wave.device.type, enabled=False):
             mel = (self.filters @ self.magnitude(wave)).clamp(min=self.floor)
             return mel.log10() if self.log10 else mel.log()

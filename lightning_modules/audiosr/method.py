@@ -68,6 +68,7 @@ class AudioSR(SuperResolver):
     def in_use(self) -> "AudioSR":
         """Without critics, and with one set of the denoiser's weights."""
         self.vae.critic = self.vocoder.critic = None
+        self.ldm.vae = self.vae  # of a trained run it has one of its own
         self.ldm.unet = self.ldm.averaged = self.ldm.averaged if self.settings.average else self.ldm.unet
         for images in (self.vae.generator, self.ldm.unet):
             images.to(memory_format=LAYOUT)  # not that of a file
@@ -165,7 +166,7 @@ class AudioSR(SuperResolver):
         decoded = self.vae.decode(latent)
         known = self.mel_centres() < cutoff[:, None]  # [B, M]
         log_mel = torch.where(known[:, None, None], image, decoded)
-        return self.vocoder(log_mel[:, 0].mT)[..., : low.wave.shape[-1]]
+        return self.vocoder(log_mel[:, 0].mT)[..., : low.wave.shape[-1]].float()
 
     def mel_centres(self) -> Tensor:
         """[M] Hz: centre of mass of each mel filter."""
@@ -233,4 +234,4 @@ class GTMel(SuperResolver):
     def resolve(self, low: Signal, cutoff: Tensor, seeds: Tensor, reference: Tensor) -> Tensor:
         log_mel, samples = self.vocoder.log_mel, reference.shape[-1]
         padded = torch.nn.functional.pad(reference, (0, max(-samples % log_mel.hop, log_mel.n_fft - samples)))
-        return self.vocoder(log_mel(padded))[..., :samples]
+        return self.vocoder(log_mel(padded))[..., :samples].float()

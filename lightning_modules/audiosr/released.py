@@ -188,11 +188,13 @@ def _read(path: Path, changed: int | None) -> Released:
     shapes = {prefix: released_shapes(prefix) for prefix in NETWORKS}
     vae = _taken(rest, VAE, shapes[VAE], "the autoencoder", path)
     vocoder = _taken(rest, VOCODER, shapes[VOCODER], "the vocoder", path)
-    denoiser = average = _taken(rest, UNET, shapes[UNET], "the denoiser", path)
+    denoiser = _taken(rest, UNET, shapes[UNET], "the denoiser", path)
     if any(name.startswith(AVERAGE) for name in rest):
         dotless = {name.replace(".", ""): shape for name, shape in shapes[UNET].items()}
         stripped = _taken(rest, AVERAGE, dotless, "the denoiser's moving average", path)
         average = dict(zip(shapes[UNET], stripped.values(), strict=True))
+    else:  # of its own, since two networks that share tensors cannot be saved
+        average = {name: value.clone() for name, value in denoiser.items()}
     scale = float(_taken(rest, "", {"scale_factor": torch.Size()}, "the latents", path)["scale_factor"])
     if not 0 < scale < float("inf"):
         raise UserError(f"{path}: scale_factor is {scale}: a number above 0 is needed.")

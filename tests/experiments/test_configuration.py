@@ -229,7 +229,8 @@ def test_every_page_and_table_loads(paper):
         assert table.rows
         for row in table.rows:
             assert table.cells(row)
-            assert keys >= set(row.published) | set(row.std) | set(row.notes)
+            assert keys >= set(row.published) | set(row.std) | set(row.notes) | set(row.columns)
+            assert not (row.published and row.columns)
 
 
 @pytest.mark.parametrize("paper", BUILT)

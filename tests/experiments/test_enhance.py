@@ -1,5 +1,6 @@
 """enhance.py: files and folders in, the same files at the full band out."""
 
+import json
 from pathlib import Path
 
 import huggingface_hub
@@ -199,6 +200,31 @@ def trained(tiny_corpus, tmp_path_factory):
         == 0
     )
     return place
+
+
+def keep(folder: Path, number: int, **changes) -> None:
+    record = {"kind": "score", "system": "NuWave", "runs": {"itself": "a"}, "cutoff_hz": 4000, "seed": 0}
+    record |= {"paper": "audiosr", "preset": "demo", "protocol": "published", "dataset": "vctk"}
+    record |= {"provenance": {"finished": f"2026-01-0{number}"}} | changes
+    place = folder / "audiosr" / str(number)
+    place.mkdir(parents=True)
+    (place / "record.json").write_text(json.dumps(record))
+
+
+def test_of_several_networks_that_of_the_nearest_cutoff_is_used(tmp_path):
+    """An older seed's does not count."""
+    keep(tmp_path, 1, runs={"itself": "old"}, seed=1, cutoff_hz=7000)
+    keep(tmp_path, 2)
+    assert newest(tmp_path, "NuWave").name == "2"
+    keep(tmp_path, 3, runs={"itself": "b"}, cutoff_hz=8000)
+    with pytest.raises(UserError, match=r"choose one by --cutoff \(4,000, 8,000 Hz\)"):
+        newest(tmp_path, "NuWave")
+    assert newest(tmp_path, "NuWave", 4500).name == "2"
+    assert newest(tmp_path, "NuWave", 7000).name == "3"
+    keep(tmp_path, 4, runs={"itself": "c"}, cutoff_hz=None, system="TFNet")
+    keep(tmp_path, 5, runs={"itself": "d"}, cutoff_hz=None, system="TFNet")
+    with pytest.raises(UserError, match="several networks of TFNet: name the folder of one"):
+        newest(tmp_path, "TFNet", 4000)
 
 
 def test_a_tested_row_enhances(trained, folder):

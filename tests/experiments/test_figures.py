@@ -238,6 +238,11 @@ def test_ratings_are_drawn_with_their_numbers(workplace, monkeypatch):
     assert {tuple(map(tuple, given[2])) for given in seen["errorbar"]} == {((0,), (0,))}  # all agree
 
 
+def test_ratings_for_a_figure_without_any_are_refused(workplace, capsys):
+    assert figures.main(["--paper", "audiosr", "--figure", "figure3", "--ratings", "ratings.csv"]) == 2
+    assert "no figure of these is drawn from ratings" in capsys.readouterr().err
+
+
 def test_without_ratings_it_says_where_they_come_from(workplace, capsys):
     assert figures.main(["--paper", "audiosr", "--figure", "figure1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()

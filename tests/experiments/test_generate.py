@@ -141,14 +141,20 @@ def test_what_is_no_sound_is_left_out(wave, why):
         (["--material", "list.yaml"], "`generators` and `tagger` are needed"),
         (["--material", "other.yaml"], "unknown generator musicgem"),
         (["--from", "ready", "--device", "abacus"], "--device abacus"),
-        (["--from", "ready", "--output", "strange"], "strange/prompts.csv: the columns are not file,prompt"),
+        (["--material", "empty.yaml"], "musicgen needs a model and lists of prompts"),
+        (["--from", "ready", "--output", "strange"], "strange/prompts.csv is not ours, or was changed"),
+        (["--from", "ready", "--output", "foreign"], "foreign/prompts.csv is not ours, or was changed"),
+        (["--from", "ready", "--output", "longer"], "longer/prompts.csv is not ours, or was changed"),
     ],
 )
 def test_what_a_user_did_wrong_is_one_line(source, capsys, arguments, message):
     Path("list.yaml").write_text("[a, b]")
     Path("other.yaml").write_text("{generators: {musicgem: {}}, tagger: {}}")
-    Path("strange").mkdir()
-    Path("strange/prompts.csv").write_text("a,b\n")
+    Path("empty.yaml").write_text("{generators: {musicgen: {model: a}}, tagger: {}}")
+    lists = {"strange": b"a,b\n", "foreign": b"file,prompt,model,seed\na,\xe9,b,0\n"}
+    for name, text in (lists | {"longer": b"file,prompt,model,seed\na,b,c,0,d\n"}).items():
+        Path(name).mkdir()
+        Path(name, "prompts.csv").write_bytes(text)
     assert main([*(() if "--output" in arguments else ("--output", "out")), *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("generate.py: ")
@@ -201,7 +207,7 @@ def test_a_model_that_fails_leaves_what_was_made(workplace, no_hub, monkeypatch,
 
     monkeypatch.setitem(GENERATORS, "audioldm", load)
     assert main(["--output", "out", "--generator", "audioldm"]) == 2
-    assert "generate.py: RuntimeError: CUDA out of memory." in capsys.readouterr().err
+    assert "generate.py: audioldm/003.wav: RuntimeError: CUDA out of memory." in capsys.readouterr().err
     assert [line["file"] for line in listed("out/prompts.csv")] == ["audioldm/001.wav", "audioldm/002.wav"]
 
 

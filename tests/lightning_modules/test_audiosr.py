@@ -623,8 +623,19 @@ def test_in_use_it_has_what_use_needs(variant):
     before, kept = method(low).wave, {"code": method.ldm.unet, "text": method.ldm.averaged}[variant]
     assert method.in_use() is method
     assert method.ldm.unet is method.ldm.averaged is kept
+    assert method.ldm.vae is method.vae
     assert method.vae.critic is None and method.vocoder.critic is None
     torch.testing.assert_close(method(low).wave, before, rtol=0, atol=1e-6)
+
+
+def test_under_autocast_a_window_is_in_single_precision(vae, vocoder):
+    """What follows is a Fourier transform, which a GPU does not have in half."""
+    method, low = method_of(vae, vocoder), Signal.of(random_wave(1, 64 * HOP), RATE)
+    seeds = torch.zeros(1, dtype=torch.long)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert method.resolve(low, torch.tensor([4000.0]), seeds, None).dtype == torch.float32
+        made = GTMel(RATE, vocoder).resolve(low, None, seeds, low.wave)
+    assert made.dtype == torch.float32
 
 
 def test_methods_do_not_change_their_denoiser(vae, vocoder):

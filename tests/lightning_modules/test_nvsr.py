@@ -673,3 +673,15 @@ def test_parts_that_do_not_belong_together():
     with pytest.raises(UserError, match=r"this vocoder needs a mel with options\.level=true"):
         NVSR(RATE, predictor("resunet", AUDIOSR), tiny_vocoder())
     assert issubclass(Vocoder, audiosr.Vocoder)
+
+
+def test_under_autocast_a_window_is_in_single_precision():
+    """What follows is a Fourier transform, which a GPU does not have in half."""
+    low = Signal.of(0.1 * torch.randn(1, 1, 44100), 44100)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = method().resolve(low, torch.tensor([4000.0]), torch.zeros(1, dtype=torch.long), None)
+    assert made.dtype == torch.float32
+
+
+def test_in_use_it_has_no_critic():
+    assert method().in_use().vocoder.critic is None
