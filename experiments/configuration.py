@@ -204,14 +204,14 @@ def configure(
     paper: str,
     preset: str,
     overrides: Iterable[str] = (),
-    guest: Mapping | None = None,
+    guests: Mapping[str, Mapping] | None = None,
     corpus: Mapping | None = None,
     table: Mapping | None = None,
 ) -> dict:
     """The resolved configuration as a plain dict. Raises UserError on anything unknown or of a wrong type.
 
     table: what a table says otherwise than its paper.
-    guest: the run of a method that the paper does not know, `runs.guest`, over the paper's defaults for such.
+    guests: the runs of a method that the paper does not know, over the paper's defaults for such.
     corpus: trained and tested on, in the place of all that the paper names.
     """
     page = load_paper(paper)
@@ -219,13 +219,13 @@ def configure(
         raise UserError(f"{paper}: not built yet.")
     base = OmegaConf.merge(OmegaConf.load(HERE / "base.yaml"), page["config"], table or {})
     sizes = OmegaConf.create(page["presets"][preset])
-    if guest:
-        if "guest" not in page:
-            raise UserError(f"{paper} does not say (in `guest`) how a method of your own is trained.")
+    if guests and "guest" not in page:
+        raise UserError(f"{paper} does not say (in `guest`) how a method of your own is trained.")
+    for name, guest in (guests or {}).items():
         check_defaults(guest, page["guest"]["full"])
-        base.runs.guest = OmegaConf.merge(page["guest"]["full"], guest)
+        base.runs[name] = OmegaConf.merge(page["guest"]["full"], guest)
         if preset != "full":
-            sizes = OmegaConf.merge(sizes, {"runs": {"guest": page["guest"].get(preset, {})}})
+            sizes = OmegaConf.merge(sizes, {"runs": {name: page["guest"].get(preset, {})}})
     if corpus:
         tested = {key: value for key, value in corpus.items() if key != "weight"}
         trained = {key: value for key, value in corpus.items() if key != "average"}

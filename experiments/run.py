@@ -43,7 +43,7 @@ def list_everything() -> None:
 
 
 def guest_row(method: str) -> tuple[Row, dict]:
-    """The row of a method that no table names (`mine.py:Net`, or one of ours), and how it is trained."""
+    """The row of a method that no table names (`mine.py:Net`, or ours), and how its runs are trained."""
     from lightning_modules import find_method
     from lightning_modules.stage import Stage
     from lightning_modules.super_resolver import SuperResolver
@@ -51,16 +51,18 @@ def guest_row(method: str) -> tuple[Row, dict]:
     found = find_method(method)
     if not issubclass(found, SuperResolver):
         raise UserError(f"method {method} is not a SuperResolver, so it cannot be tested.")
-    if not issubclass(found, Stage):
-        given = signature(found).parameters.values()
-        if any(
-            p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "rate" for p in given
-        ):
-            raise UserError(
-                f"method {method} has parts that are trained apart: a table's row is needed (--list)."
-            )
-        return own_row(found.__name__, method), {}
-    return own_row(found.__name__, method, {None: "guest"}), {"stage": method, **found.defaults}
+    if issubclass(found, Stage):
+        return own_row(found.__name__, method, {None: "guest"}), {
+            "guest": {"stage": method, **found.defaults}
+        }
+    row = replace(own_row(found.__name__, method), parts={part: f"guest_{part}" for part in found.guests})
+    given = signature(found).parameters.values()
+    needed = {p.name for p in given if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD} - {"rate"}
+    if needed - row.parts.keys():
+        raise UserError(
+            f"method {method} has parts that are trained apart: a table's row is needed (--list)."
+        )
+    return row, {run: dict(found.guests[part]) for part, run in row.parts.items()}
 
 
 def chosen_rows(table: Table, systems: list[str] | None) -> list[Row]:
@@ -238,9 +240,9 @@ def run(args: argparse.Namespace) -> int:
     if args.seeds < 1:
         raise UserError("--seeds needs a number above 0.")
     table = load_table(args.paper, args.table or load_paper(args.paper)["tables"][0])
-    guest, corpus = {}, load_corpus(Path(args.corpus)) if args.corpus else None
+    guests, corpus = {}, load_corpus(Path(args.corpus)) if args.corpus else None
     if args.method:
-        row, guest = guest_row(args.method)
+        row, guests = guest_row(args.method)
         known = {each.system: each.method for each in table.rows}
         if known.get(row.system, args.method) != args.method:
             raise UserError(f"{row.system} is a row of this table already: name the class otherwise.")
@@ -248,7 +250,7 @@ def run(args: argparse.Namespace) -> int:
             table = replace(table, rows=(*table.rows, row))
         args.row = [*(args.row or []), row.system]
     rows = chosen_rows(table, args.row)
-    over = {"guest": guest, "corpus": corpus, "table": table.config}
+    over = {"guests": guests, "corpus": corpus, "table": table.config}
     config = configure(args.paper, args.preset, args.overrides, **over)
     changed = changes(config, configure(args.paper, args.preset, **over))
     config |= {"preset": args.preset, "changes": changed, "corpus": args.corpus}

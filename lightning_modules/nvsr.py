@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -454,6 +455,8 @@ def on_meta(network: str) -> nn.Module:
 
 # In use ---------------------------------------------------------------------------------------------------
 
+FRONTEND = {"rate": 44100, "n_fft": 2048, "hop": 441, "n_mels": 128, "fmin": 0, "fmax": 22050, "floor": 1e-8}
+FRONTEND |= {"htk": True, "norm": None, "center": True, "log10": True}
 DEFAULTS = {"window": 1024, "overlap": 64, "rolloff": 0.97, "cutoff": "estimate"}
 
 
@@ -470,6 +473,24 @@ class NVSR(SuperResolver):
     what its vocoder makes of nothing.
     """
 
+    guests: ClassVar = {  # NVSR-DNN
+        "mel": {
+            "stage": "nvsr.MelPredictor",
+            "weights": {"l1": 1.0},
+            "options": {"network": "dnn", "model": {"hidden": [256, 512, 512, 256]}, "frontend": FRONTEND},
+        },
+        "vocoder": {
+            "stage": "nvsr.Vocoder",
+            "weights": {"mel": 45.0, "adversarial": 1.0, "feature_matching": 2.0, "critic": 1.0},
+            "optimizer": {"lr": 1e-4, "betas": (0.8, 0.99)},
+            "options": {
+                "model": {"condition": 512, "channels": 1024, "rates": [7, 7, 3, 3], "depth": 8},
+                "critic": {"period": {"channels": 32}, "resolution": {"channels": 32}},
+                "frontend": FRONTEND,
+                "critic_from": 0,
+            },
+        },
+    }
     windows_at_once = 2  # its last layers are 64 channels wide at the full rate
 
     def __init__(

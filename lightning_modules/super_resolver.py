@@ -45,6 +45,7 @@ class SuperResolver(lightning.LightningModule):
     any), and that neighbours share at least; where the method raises the rate itself, on both rates' grid.
     frame: samples on whose multiples windows begin, for a method that cuts the recording into frames.
     use: settings of a trained method that its training never sees, attributes by name, with their defaults.
+    guests: of a method of parts, by part: the stage and how it is trained where a configuration says nothing.
     """
 
     upsample: str = "polyphase"
@@ -55,6 +56,7 @@ class SuperResolver(lightning.LightningModule):
     frame: int = 1
     windows_at_once: int = 8
     use: Mapping = {}
+    guests: Mapping[str, Mapping] = {}
     version = 1  # raised whenever the same weights make another estimate: cells made before are made again
 
     def __init__(self, rate: int):

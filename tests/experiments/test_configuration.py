@@ -123,7 +123,7 @@ def test_a_section_in_the_place_of_null_is_a_change():
 def test_a_class_may_say_how_it_is_trained():
     guest = {"stage": "mine.py:Net", "options": {"channels": 16}, "weights": {"mse": 1.0}}
     guest |= {"optimizer": {"betas": (0.5, 0.9)}, "data": {"resampling": "sinc", "window": 500}}
-    run = configure("audiosr", "full", guest=guest)["runs"]["guest"]
+    run = configure("audiosr", "full", guests={"guest": guest})["runs"]["guest"]
     assert run["stage"] == "mine.py:Net"
     assert run["optimizer"]["betas"] == [0.5, 0.9]
     assert (run["data"]["resampling"], run["data"]["window"]) == ("sinc", 500)
@@ -143,7 +143,7 @@ def test_a_class_may_say_how_it_is_trained():
 )
 def test_wrong_defaults_of_a_class_are_named(defaults, message):
     with pytest.raises(UserError, match=message):
-        configure("audiosr", "smoke", guest={"stage": "mine.py:Net", **defaults})
+        configure("audiosr", "smoke", guests={"guest": {"stage": "mine.py:Net", **defaults}})
 
 
 def test_a_paper_that_trains_no_guests_says_so(monkeypatch):
@@ -153,7 +153,7 @@ def test_a_paper_that_trains_no_guests_says_so(monkeypatch):
     monkeypatch.setattr(configuration, "load_paper", lambda name: page)
     assert configure("audiosr", "smoke")["runs"]
     with pytest.raises(UserError, match=r"audiosr does not say .*how a method of your own is trained"):
-        configure("audiosr", "smoke", guest={"stage": "mine.py:Net"})
+        configure("audiosr", "smoke", guests={"guest": {"stage": "mine.py:Net"}})
 
 
 def test_command_line_comes_over_preset_over_paper_over_base():

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.configuration import Column, Row, Table, configure, load_corpus
+from experiments.configuration import Column, Row, Table, configure, load_corpus, paper_names
 from experiments.run import guest_row, main
+from experiments.runs import count_parameters
 from signals.errors import UserError
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -199,3 +200,17 @@ def test_a_row_may_have_one_run_for_each_scale():
         table.parts(row, column_of(scale=3))
     assert table.parts(row_of(runs={None: "net"}), column_of(scale=3)) == {"itself": "net"}
     assert table.parts(row_of(parts={"vae": "vae"}), column_of()) == {"vae": "vae"}
+
+
+@pytest.mark.parametrize("paper", paper_names())
+def test_a_method_of_parts_is_a_guest_with_a_run_for_each(paper):
+    row, guests = guest_row("nvsr")
+    assert row.parts == {"mel": "guest_mel", "vocoder": "guest_vocoder"}
+    config = configure(paper, "full", ["runs.guest_mel.training.batch=3"], guests=guests)
+    assert config["runs"]["guest_mel"]["training"]["batch"] == 3
+    assert [count_parameters(config, run)[0] for run in row.parts.values()] == [591_494, 33_165_185]
+
+
+def test_a_method_of_parts_that_says_nothing_of_them_is_none():
+    with pytest.raises(UserError, match="method audiosr has parts that are trained apart"):
+        guest_row("audiosr")

@@ -434,7 +434,7 @@ def test_parts_that_have_not_learnt_together_are_one_line(command, workplace, ro
         (["--paper", "audiosrr"], "did you mean audiosr?"),
         (["--paper", "audiosr", "--table", "tabel1"], "did you mean table1?"),
         (["--paper", "audiosr", "--row", "AudioSr"], "did you mean AudioSR?"),
-        (["--paper", "tfnet", "--method", "nvsr"], "method nvsr has parts that are trained apart"),
+        (["--paper", "tfnet", "--method", "gt_mel"], "method gt_mel has parts that are trained apart"),
         (["--paper", "audiosr", "--protocol", "alined"], "did you mean aligned?"),
         (["--paper", "audiosr", "--seeds", "0"], "--seeds"),
         (["--paper", "audiosr", "method.stpes=3"], "did you mean method.steps?"),
