@@ -25,6 +25,7 @@ from torch.nn.functional import avg_pool2d, leaky_relu, pad, relu
 
 from lightning_modules import audiosr
 from lightning_modules.audiosr.frontend import Level, LogMel, RunningMean, normalise
+from lightning_modules.audiosr.released import tensors
 from lightning_modules.audiosr.vocoder import Critic, Wave
 from lightning_modules.stage import AdversarialStage, Stage
 from lightning_modules.super_resolver import SuperResolver, raise_rate
@@ -201,24 +202,6 @@ BESIDE = ("f_helper.", "mel.")  # in it, what follows from the front-end
 NETWORKS = {PREDICTOR: ResUNet, VOCODER: TFGAN}  # as released
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """By name, from a file of `torch.save`: bare, or voicefixer's, as its `generator`.
-
-    Raises UserError on another file; nothing but tensors is ever loaded from one.
-    """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        if found.keys() == {"generator"}:
-            found = found["generator"]
-        if not all(isinstance(value, Tensor) for value in found.values()):
-            raise TypeError("not tensors by name")
-    except Exception as error:  # whatever a file that is none, or is damaged, makes of its reader
-        raise UserError(
-            f"{path} holds no tensors by name, or more than tensors, or is damaged ({type(error).__name__})."
-        ) from None
-    return found
-
-
 def after(prefix: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
@@ -322,7 +305,9 @@ class MelPredictor(Stage):
     def converted(cls, path: Path) -> dict[str, Tensor]:
         """From NVSR's file, `epoch=11-step=22499-val_l=0.27.pth`: a ResUNet. See `Stage.converted`."""
         net, of = on_meta(PREDICTOR), "NVSR"
-        found = {name: value for name, value in read(path).items() if not name.startswith((*BESIDE, VOCODER))}
+        found = {
+            name: value for name, value in tensors(path).items() if not name.startswith((*BESIDE, VOCODER))
+        }
         return renamed(found, net, {o: f"{PREDICTOR}{t}" for o, t in resunet_names(net)}, of, path)
 
     @property
@@ -407,7 +392,7 @@ class Vocoder(audiosr.Vocoder):
 
         Weight norm is folded in, and what is never used left out.
         """
-        net, found = on_meta(VOCODER), read(path)
+        net, found = on_meta(VOCODER), tensors(path, within="generator")
         if whole := after(VOCODER, found):
             names = {name for name in found if not name.startswith((*BESIDE, PREDICTOR, VOCODER))}
             found = whole | {name: found[name] for name in names}

@@ -223,8 +223,8 @@ def doubles(path: Path) -> list[str]:
     return list(firsts)
 
 
-def tensors(path: Path) -> dict[str, Tensor]:
-    """By name, mapped from a file of `torch.save` (bare, or as its `state_dict`) or safetensors.
+def tensors(path: Path, within: str = "state_dict") -> dict[str, Tensor]:
+    """By name, mapped from a file of `torch.save` (bare, or `within` this key) or safetensors.
 
     Raises UserError on another file; nothing but tensors is ever loaded from one.
     """
@@ -233,7 +233,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         whole = zipfile.is_zipfile(path)  # as PyTorch saves since 1.6; older files cannot be mapped
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
-        found = found.get("state_dict", found)
+        found = found.get(within, found)
         if not all(isinstance(value, Tensor) for value in found.values()):
             raise TypeError("not tensors by name")
     except Exception as error:  # whatever a file that is none, or is damaged, makes of its reader
