@@ -77,7 +77,7 @@ def is_current(record: dict) -> bool:
 
 def with_own(table: Table, records: list[dict]) -> Table:
     """The table with a row for each method of `--method` that has records of its tasks."""
-    tasks = {(c.dataset, c.scale, c.cutoff_hz, c.loss) for c in table.columns}
+    tasks = {column.task for column in table.columns}
     known = {row.system for row in table.rows}
     own = {
         record["system"]: record["identity"]["method"]

@@ -33,6 +33,11 @@ class Column:
     loss: str | None
     metric: str
 
+    @property
+    def task(self) -> tuple:
+        """What a row is tested on, whatever is measured: the same for all metrics of it."""
+        return self.dataset, self.scale, self.cutoff_hz, self.loss
+
 
 @dataclass(frozen=True)
 class Row:

@@ -9,7 +9,7 @@ import yaml
 
 from experiments.compare import MARKS, MEANINGS, standing_among
 from experiments.configuration import load_paper
-from experiments.records import files_scored, read_record, task_name
+from experiments.records import cell_name, files_scored, read_record
 from signals.files import replacing
 
 KINDS = ("input", "estimate", "reference")
@@ -111,7 +111,7 @@ def title_of(record: Mapping) -> str:
     """`AudioSR on vctk, 4 kHz`, or `run vae`."""
     if record["kind"] == "run":
         return f"run {record['run']}"
-    return f"{record['system']} on {task_name(record)}"
+    return cell_name(record["system"], record)
 
 
 def heading(record: Mapping) -> str:

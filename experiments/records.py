@@ -95,6 +95,11 @@ def task_name(record: Mapping) -> str:
     return ", ".join(part for part in (record["dataset"], scale, band, record["loss"]) if part)
 
 
+def cell_name(system: str, record: Mapping) -> str:
+    """What is scored, as `AudioSR on vctk, 4 kHz`."""
+    return f"{system} on {task_name(record)}"
+
+
 def files_scored(record: Mapping, metric: str) -> int:
     """How many recordings are in a mean: those without a finite score are not."""
     return record["files_used"] - len(record["not_finite"].get(metric, []))

@@ -35,7 +35,7 @@ def tasks(table: Table, row: Row, config: Mapping) -> list[Column]:
     cells = [c for c in cells if c.dataset is None or config["datasets"][c.dataset]]
     found: dict[tuple, Column] = {}
     for c in cells:
-        found.setdefault((c.dataset, c.scale, c.cutoff_hz, c.loss), c)
+        found.setdefault(c.task, c)
     return list(found.values())
 
 

@@ -1,6 +1,7 @@
 """Train and test the rows of a paper's tables: python experiments/run.py --help"""
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -23,8 +24,13 @@ from experiments.configuration import (
     paper_names,
     released_key,
 )
-from experiments.records import cause
+from experiments.records import cause, cell_name
 from signals.errors import UserError
+
+# What narrows a table down, by its flag, and what of a column it is.
+COORDINATES = {"dataset": "dataset", "scale": "scale", "cutoff": "cutoff_hz", "loss": "loss"}
+# Flags that are also read without hyphens, as sweeps write them: `row=Spline`.
+BARE = ("paper", "table", "row", "cell", "preset", "protocol", "seeds", "method", "corpus", *COORDINATES)
 
 
 def report(line: str) -> None:
@@ -72,6 +78,39 @@ def chosen_rows(table: Table, systems: list[str] | None) -> list[Row]:
     return [table.row(system) for system in dict.fromkeys(systems)]
 
 
+def narrowed(table: Table, args: argparse.Namespace) -> Table:
+    """The table with the columns asked for only: of one dataset, scale, cut-off, loss, or cell.
+
+    Raises UserError where it has none.
+    """
+    columns = list(table.columns)
+    for flag, key in COORDINATES.items():
+        if (wanted := getattr(args, flag)) is None:
+            continue
+        known = dict.fromkeys(str(getattr(column, key)) for column in columns)
+        columns = [column for column in columns if str(getattr(column, key)) == wanted]
+        if not columns:
+            raise UserError(f"{table.paper} {table.name} has no {flag} {wanted}{nearest(wanted, known)}")
+    return replace(table, columns=tuple(columns))
+
+
+def one_cell(table: Table, name: str) -> tuple[Table, str]:
+    """The table with the columns of a cell alone (`AudioSR on vctk, 4 kHz`), and the cell's row.
+
+    Raises UserError on a cell that is not there.
+    """
+    cells = {
+        cell_name(row.system, vars(column)): (row, column)
+        for row in table.rows
+        for column in table.cells(row)
+    }
+    if name not in cells:
+        raise UserError(f"{table.paper} {table.name} has no cell {name}{nearest(name, cells)}")
+    row, cell = cells[name]
+    columns = tuple(column for column in table.columns if column.task == cell.task)
+    return replace(table, columns=columns), row.system
+
+
 def with_weights(table: Table, rows: list[Row], config: dict) -> list[Row]:
     """The rows but those of released weights that nobody has named a file of; these are said."""
     kept = []
@@ -86,27 +125,27 @@ def with_weights(table: Table, rows: list[Row], config: dict) -> list[Row]:
     return kept
 
 
-def train_runs(tester, rows: list[Row]) -> dict[tuple, str]:
-    """Trains what is not finished. Returns why each run that is missing is so."""
+def train_runs(tester, row: Row, missing: dict[tuple, str]) -> None:
+    """Trains what is not finished of the runs behind a row. What fails joins `missing`, with why."""
     from callbacks.checkpoints import OutOfTime
     from experiments.plan import wanted_runs
 
-    failed: dict[tuple, str] = {}
-    for runs, name in wanted_runs(tester, rows):
-        causes = [failed[runs, other] for other in runs.needs(name)[:-1] if (runs, other) in failed]
+    for runs, name in wanted_runs(tester, [row]):
+        if (runs, name) in missing:
+            continue
+        causes = [missing[runs, other] for other in runs.needs(name)[:-1] if (runs, other) in missing]
         if causes:
-            failed[runs, name] = causes[0]
+            missing[runs, name] = causes[0]
             continue
         try:
             runs.stage(name)
         except OutOfTime as stop:
-            failed[runs, name] = f"run {name} {stop}"
+            missing[runs, name] = f"run {name} {stop}"
         except Exception as error:  # whatever it is, it ends this run only
-            failed[runs, name] = f"run {name} failed: {cause(error)}"
+            missing[runs, name] = f"run {name} failed: {cause(error)}"
             leave_traceback(runs.folder(name))
         else:
             (runs.folder(name) / "error.txt").unlink(missing_ok=True)
-    return failed
 
 
 def leave_traceback(folder: Path) -> None:
@@ -115,7 +154,7 @@ def leave_traceback(folder: Path) -> None:
     (folder / "error.txt").write_text(traceback.format_exc())
 
 
-def test_rows(tester, rows: list[Row], missing: Mapping[tuple, str]) -> dict[tuple[str, str], str]:
+def test_row(tester, row: Row, missing: Mapping[tuple, str]) -> dict[tuple[str, str], str]:
     """Tests every task that has no record yet. Returns the cells (system, column) that failed, and why.
 
     missing: runs, and why they are.
@@ -123,32 +162,28 @@ def test_rows(tester, rows: list[Row], missing: Mapping[tuple, str]) -> dict[tup
     from callbacks.progress import progress_bar
     from experiments.rows import tasks
 
-    table, failed = tester.table, {}
-    todo, done = [], 0
-    for row in rows:
-        for task in tasks(table, row, tester.config):
-            runs = tester.runs_of(row, task)
-            needed = [(runs, name) for run in table.parts(row, task).values() for name in runs.needs(run)]
-            if causes := [missing[run] for run in needed if run in missing]:
-                failed[row.system, task.key] = causes[0]
-            elif tester.finished(row, task):
-                done += 1
-            else:
-                todo.append((row, task))
-    if done:
-        report(f"{done} cells were scored before, nothing to do for them")
+    table, todo, failed = tester.table, [], {}
+    for task in tasks(table, row, tester.config):
+        runs = tester.runs_of(row, task)
+        needed = [(runs, name) for run in table.parts(row, task).values() for name in runs.needs(run)]
+        if causes := [missing[run] for run in needed if run in missing]:
+            failed[row.system, task.key] = causes[0]
+        elif not tester.finished(row, task):
+            todo.append(task)
+    if not todo:
+        return failed
     with progress_bar() as bar:
-        files = sum(tester.files(row, task) for row, task in todo)
-        progress = bar.add_task("testing", total=files, note="")
+        files = sum(tester.files(row, task) for task in todo)
+        progress = bar.add_task(f"testing {row.system}", total=files, note="")
         built, method = None, None
-        for row, task in todo:
-            bar.update(progress, note=f"{row.system}, {task.key}")
+        for task in todo:
+            bar.update(progress, note=task.key)
             try:
                 tester.runs.check_time("not tested")
                 if task.dataset is None:
                     tester.count(row, task, tester.folder(row, task))
                     continue
-                wanted = row.system, tester.runs_of(row, task), table.parts(row, task), tester.rate(row, task)
+                wanted = tester.runs_of(row, task), table.parts(row, task), tester.rate(row, task)
                 if built != wanted:
                     built, method = wanted, tester.method(row, task)
                 tester.test(row, method, task, tester.folder(row, task), bar, progress)
@@ -161,6 +196,17 @@ def test_rows(tester, rows: list[Row], missing: Mapping[tuple, str]) -> dict[tup
                 (tester.folder(row, task) / "error.txt").unlink(missing_ok=True)
         bar.update(progress, note="")
     return failed
+
+
+def count_finished(tester, rows: list[Row]) -> int:
+    """How many cells were scored before."""
+    from experiments.rows import tasks
+
+    return sum(
+        tester.finished(row, task) is not None
+        for row in rows
+        for task in tasks(tester.table, row, tester.config)
+    )
 
 
 def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row], library) -> int:
@@ -192,7 +238,12 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
             for row in rows:
                 for task in tasks(table, row, config):
                     tester.files(row, task)
-        failed |= test_rows(tester, rows, train_runs(tester, rows))
+        if done := count_finished(tester, rows):
+            report(f"{done} cells were scored before, nothing to do for them")
+        missing: dict[tuple, str] = {}
+        for row in rows:
+            train_runs(tester, row, missing)
+            failed |= test_row(tester, row, missing)
     draw_of(table, Path(config["output"]), args.preset, args.protocol, report)
     write_index(Path(config["output"]))
     show([table], Path(config["output"]), "terminal", args.preset, args.protocol)
@@ -210,13 +261,22 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train and test the rows of a paper's tables; print them beside the published numbers.",
-        epilog="key=value changes any key of the configuration that --dry-run prints.",
+        epilog="key=value changes any key of the configuration that --dry-run prints. "
+        "An option may be written so, too, as the agents of sweeps do: row=Spline.",
     )
     parser.add_argument("--list", action="store_true", help="papers, tables and rows")
     parser.add_argument("--verify", type=Path, metavar="RUN", help="check a record, or all below a folder")
     parser.add_argument("--paper", help="one of " + ", ".join(paper_names()))
     parser.add_argument("--table", help="default: the paper's first")
     parser.add_argument("--row", action="append", help="only this row; may be given several times")
+    parser.add_argument("--cell", help="only this cell, as in `AudioSR on vctk, 4 kHz`")
+    for flag, what in (
+        ("dataset", "only this test set"),
+        ("scale", "only this scale"),
+        ("cutoff", "only this cut-off, in Hz"),
+        ("loss", "only what is trained with this loss"),
+    ):
+        parser.add_argument(f"--{flag}", help=f"{what} of the table")
     parser.add_argument("--preset", choices=PRESETS, default="demo", help="how big (default: %(default)s)")
     parser.add_argument("--protocol", default="published", help="published (default) or aligned")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds (default: %(default)s)")
@@ -224,7 +284,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", metavar="FILE.py:CLASS", help="a method of your own as one more row")
     parser.add_argument("--corpus", metavar="FILE.yaml", help="a corpus of your own instead of the paper's")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    return parser.parse_intermixed_args(argv)
+    return parser.parse_intermixed_args(list(map(hyphenated, sys.argv[1:] if argv is None else argv)))
+
+
+def hyphenated(text: str) -> str:
+    """`row=Spline`, as an agent of a sweep says it, is `--row=Spline`."""
+    return f"--{text}" if text.partition("=")[0] in BARE and "=" in text else text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -249,12 +314,16 @@ def run(args: argparse.Namespace) -> int:
         if row.system not in known:
             table = replace(table, rows=(*table.rows, row))
         args.row = [*(args.row or []), row.system]
+    if args.cell:
+        table, system = one_cell(table, args.cell)
+        args.row = [*(args.row or []), system]
+    table = narrowed(table, args)
     rows = chosen_rows(table, args.row)
     over = {"guests": guests, "corpus": corpus, "table": table.config}
     config = configure(args.paper, args.preset, args.overrides, **over)
     changed = changes(config, configure(args.paper, args.preset, **over))
     config |= {"preset": args.preset, "changes": changed, "corpus": args.corpus}
-    if not args.row:
+    if not args.row or "WANDB_SWEEP_ID" in os.environ:  # a sweep names every row of its table
         rows = with_weights(table, rows, config)
     if args.protocol not in config["protocols"]:
         raise UserError(f"unknown protocol {args.protocol}" + nearest(args.protocol, config["protocols"]))
