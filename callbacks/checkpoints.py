@@ -1,6 +1,9 @@
 """Checkpoints that no kill can spoil, and a training that goes on from them as if it had never stopped."""
 
+import signal
+import threading
 import time
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 
@@ -22,20 +25,54 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class OutOfTime(UserError):
-    """`trainer.max_time` is over. The message follows on the name of a run."""
+    """The command's time is over, or it was told to stop. The message follows on the name of a run."""
+
+
+class Deadline:
+    """When a command must stop: so many seconds from now (None: never), or at a signal that says so."""
+
+    def __init__(self, seconds: float | None = None):
+        self.at = inf if seconds is None else time.monotonic() + seconds
+        self.why = "trainer.max_time"
+        self.signal: int | None = None
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() >= self.at
+
+    def check(self, otherwise: str) -> None:
+        """Raises OutOfTime, which says what is `otherwise`, where it is over."""
+        if self.over:
+            why = f"stopped by {self.why}" if self.signal else f"{self.why} is over"
+            raise OutOfTime(f"{otherwise}: {why}; the same command goes on")
+
+    def heed(self) -> None:
+        """From now on SIGTERM and SIGUSR1 (of schedulers, before they kill) let it stop, not end at once."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, self._told)
+
+    def _told(self, number: int, _) -> None:
+        self.at, self.signal, self.why = time.monotonic(), number, signal.Signals(number).name
 
 
 class Checkpoints(lightning.Callback):
     """Saves `path` at the end of every epoch, and between two batches every `minutes` (None: never).
 
-    deadline: in seconds of time.monotonic (None: never); then it saves and raises OutOfTime. Lightning's
-    `should_stop` would end the epoch early and count it as complete.
+    deadline: then it saves and raises OutOfTime. Lightning's `should_stop` would end the epoch early and
+    count it as complete. agree: the largest of what all processes of a training say.
     """
 
-    def __init__(self, path: Path, minutes: float | None = None, deadline: float | None = None):
+    def __init__(
+        self,
+        path: Path,
+        minutes: float | None = None,
+        deadline: Deadline | None = None,
+        agree: Callable[[int], int] = int,
+    ):
         self.path = path
         self.period = inf if minutes is None else 60 * minutes
-        self.deadline = inf if deadline is None else deadline
+        self.deadline, self.agree = deadline or Deadline(), agree
 
     def save(self, trainer):
         trainer.save_checkpoint(self.path, weights_only=False)  # optimisers and loops, too
@@ -43,18 +80,20 @@ class Checkpoints(lightning.Callback):
 
     def on_train_start(self, trainer, module):
         self.saved = time.monotonic()
+        self.deadline.heed()  # in the place of Lightning, which would stop without saving
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        now = time.monotonic()
         if batch_idx % trainer.accumulate_grad_batches:  # gradients that wait for others are not saved
             return
+        due = time.monotonic() - self.saved >= self.period
+        wanted = self.agree(2 if self.deadline.over else int(due))
         # Before the first batch of an epoch, the end of the last one was saved.
-        if batch_idx > 0 and (now >= self.deadline or now - self.saved >= self.period):
+        if batch_idx > 0 and wanted:
             self.save(trainer)
-        if now >= self.deadline:
+        if wanted == 2:
             steps = trainer.max_epochs * trainer.num_training_batches
             raise OutOfTime(
-                f"stopped by trainer.max_time after {int(module.batches_seen)} of {steps} steps; "
+                f"stopped by {self.deadline.why} after {int(module.batches_seen)} of {steps} steps; "
                 "the same command goes on"
             )
 
@@ -79,6 +118,8 @@ class Best(lightning.Callback):
         value = float(trainer.callback_metrics["held_out/model"])
         if trainer.state.fn == "fit" and value < self.value:
             self.value = value
+            if not trainer.is_global_zero:
+                return
             with replacing(self.path) as partial:
                 torch.save(module.state_dict(), partial)
 
@@ -92,7 +133,8 @@ class Best(lightning.Callback):
 class StepSeeds(lightning.Callback):
     """What a step draws from PyTorch's generators (dropout) follows from the seed and `batches_seen` alone.
 
-    So their states need not be saved, and do not depend on how often a loader was started.
+    So their states need not be saved, and do not depend on how often a loader was started. Of several
+    processes each draws its own.
     """
 
     def __init__(self, seed: int):
@@ -100,5 +142,6 @@ class StepSeeds(lightning.Callback):
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         # Mixed: PyTorch's CPU generator reads the low 32 bits of its seed only.
-        (state,) = np.random.SeedSequence([self.seed, int(module.batches_seen)]).generate_state(1)
+        words = [self.seed, int(module.batches_seen), *filter(None, [trainer.global_rank])]
+        (state,) = np.random.SeedSequence(words).generate_state(1)
         torch.manual_seed(int(state))

@@ -1,7 +1,7 @@
 """Loss curves of a run: written line by line while it trains, drawn when it is finished, and for papers."""
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -33,6 +33,37 @@ class CurveLogger(Logger):
 
     def log_hyperparams(self, *args, **kwargs) -> None:
         """They are in `config.yaml`."""
+
+
+class WandbCurves(Logger):
+    """Logs `<name>/<metric>` beside `<name>/step` to a W&B run, which several trainings share.
+
+    run: an open `wandb` run. name: of the training. report: called where W&B fails, which ends no training.
+    """
+
+    version = ""
+
+    def __init__(self, run, name: str, report: Callable[[str], None]):
+        super().__init__()
+        self.run, self.training, self.report, self.failed = run, name, report, False
+
+    @property
+    def name(self) -> str:
+        return self.training
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        values = {f"{self.name}/{name}": value for name, value in metrics.items() if name != "epoch"}
+        if self.failed:
+            return
+        try:
+            self.run.log(values | {f"{self.name}/step": step})
+        except Exception as error:  # whatever it is: the curves are in a file, too
+            self.failed = True
+            self.report(f"run {self.name}: W&B has no more of its curves: {error}")
+
+    def log_hyperparams(self, *args, **kwargs) -> None:
+        """They are the run's already."""
 
 
 def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:

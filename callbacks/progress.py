@@ -60,10 +60,14 @@ class TrainingProgress(lightning.Callback):
 
 
 class TestProgress(lightning.Callback):
-    """Advances one task of a shared bar by every file tested."""
+    """Advances one task of a shared bar by every file tested here, and by those tested elsewhere."""
 
     def __init__(self, bar: Progress, task):
-        self.bar, self.task = bar, task
+        self.bar, self.task, self.done = bar, task, 0
+
+    def advance(self, files: int) -> None:
+        self.done += files
+        self.bar.advance(self.task, files)
 
     def on_test_batch_end(self, trainer, module, outputs, pair: Pair, batch_idx, dataloader_idx=0):
-        self.bar.advance(self.task, len(pair.ids))
+        self.advance(len(pair.ids))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning
 import numpy as np
@@ -29,6 +30,27 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
+class Found(NamedTuple):
+    """What a test found, or the share of one process in it. See `Scores`; memory: bytes at its peak."""
+
+    files: Mapping[str, Mapping[str, float]]
+    measured: set[str]
+    seconds: float
+    audio_seconds: float
+    memory: int = 0
+
+    @classmethod
+    def joined(cls, shares: Sequence["Found"]) -> "Found":
+        """Of several processes, each with files of its own."""
+        return cls(
+            {id_: scores for share in shares for id_, scores in share.files.items()},
+            set().union(*(share.measured for share in shares)),
+            sum(share.seconds for share in shares),
+            sum(share.audio_seconds for share in shares),
+            max(share.memory for share in shares),
+        )
+
+
 class Scores(lightning.Callback):
     """Scores every estimate of a test: `files[id] = {name: value}`.
 
@@ -42,6 +64,10 @@ class Scores(lightning.Callback):
         self.measured: set[str] = set()  # names of what the method measured itself, which no waveform shows
         self.audio_seconds = 0.0
         self.seconds = 0.0  # that the method took; not the making of its input, and not scoring
+
+    @property
+    def found(self) -> "Found":
+        return Found(self.files, self.measured, self.seconds, self.audio_seconds)
 
     def on_test_batch_start(self, trainer, module, pair: Pair, batch_idx, dataloader_idx=0):
         synchronise()  # what is still under way is the input's

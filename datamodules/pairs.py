@@ -112,20 +112,22 @@ class Recordings(Dataset):
 class Steps(Sampler):
     """Item numbers of an epoch of `steps` batches, from the batches already `seen()` to its end.
 
-    So which windows a step sees follows from (seed, batches seen), and a resumed run sees the same.
+    So which windows a step sees follows from (seed, batches seen), and a resumed run sees the same. Of
+    `ranks` processes, each gets every so manieth of a batch: all see together what one alone would.
     """
 
-    def __init__(self, steps: int, batch: int, seen: Callable[[], int]):
+    def __init__(self, steps: int, batch: int, seen: Callable[[], int], rank: int = 0, ranks: int = 1):
         self.steps, self.batch, self.seen = steps, batch, seen
+        self.rank, self.ranks = rank, ranks
 
     def __len__(self) -> int:
         """Of a whole epoch."""
-        return self.steps * self.batch
+        return self.steps * self.batch // self.ranks
 
     def __iter__(self) -> Iterator[int]:
         seen = self.seen()
         end = (seen // self.steps + 1) * self.steps
-        return iter(range(seen * self.batch, end * self.batch))
+        return iter(range(seen * self.batch + self.rank, end * self.batch, self.ranks))
 
 
 def collate(items: list[tuple[np.ndarray, int, str, int]], rate: int, margin: int) -> Batch:
@@ -165,6 +167,8 @@ class PairDataModule(lightning.LightningDataModule):
     train: a mixture of stores, cut into windows of `window` samples. held_out: recordings for validation,
     their middle window each or, drawn by length, `held_out_windows` at random. test: whole recordings, or
     their middle `crop` samples, batched by length. peaks: input and reference each get a peak of 1.
+    share: of the batches of a test, those of one process, as (rank, of how many); `batch` is of all together
+    in a training, which Lightning knows the processes of.
     """
 
     def __init__(
@@ -184,13 +188,19 @@ class PairDataModule(lightning.LightningDataModule):
         crop: int | None = None,
         peaks: bool = False,
         loaders: int = 0,
+        share: tuple[int, int] = (0, 1),
     ):
         super().__init__()
         self.degradation = degradation or Identity()
         self.rate, self.seed, self.batch, self.loaders = rate, seed, batch, loaders
         self.mixture, self.window, self.steps, self.pool = train, window, steps, pool
         self.held_out, self.held_out_windows, self.test = held_out, held_out_windows, test
-        self.crop, self.peaks = crop, peaks
+        self.crop, self.peaks, self.share = crop, peaks, share
+
+    @property
+    def ranks(self) -> tuple[int, int]:
+        """Of the training under way: this process, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     @property
     def batches_seen(self) -> int:
@@ -210,24 +220,28 @@ class PairDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         margin = self.degradation.margin(self.rate)
         windows = Windows(self.mixture, self.window, margin, self.seed, self.pool)
-        steps = Steps(self.steps, self.batch, lambda: self.batches_seen)
-        return self._loader(windows, margin, batch_size=self.batch, sampler=steps)
+        rank, ranks = self.ranks
+        steps = Steps(self.steps, self.batch, lambda: self.batches_seen, rank, ranks)
+        return self._loader(windows, margin, batch_size=self.batch // ranks, sampler=steps)
 
     def val_dataloader(self) -> DataLoader:
         margin = self.degradation.margin(self.rate)
         if self.held_out_windows is None:
-            middles = Recordings(self.held_out, "validation", self.seed, self.window, margin)
-            return self._loader(middles, margin, batch_size=self.batch)
-        mixture = Mixture({"held_out": (self.held_out, 1)})
-        windows = Windows(mixture, self.window, margin, self.seed, split="validation")
-        return self._loader(windows, margin, batch_size=self.batch, sampler=range(self.held_out_windows))
+            items = Recordings(self.held_out, "validation", self.seed, self.window, margin)
+        else:
+            mixture = Mixture({"held_out": (self.held_out, 1)})
+            items = Windows(mixture, self.window, margin, self.seed, split="validation")
+        numbers, (rank, ranks) = range(self.held_out_windows or len(self.held_out)), self.ranks
+        mine = numbers[rank::ranks] if len(numbers) >= ranks else numbers
+        return self._loader(items, margin, batch_size=self.batch, sampler=mine)
 
     def test_dataloader(self) -> DataLoader:
         order = np.argsort(self.test.lengths, kind="stable")[::-1]  # the longest first: memory fails early
         batches = [order[i : i + self.batch].tolist() for i in range(0, len(order), self.batch)]
+        rank, ranks = self.share
         margin = 0 if self.crop is None else self.degradation.margin(self.rate)
         recordings = Recordings(self.test, "test", self.seed, self.crop, margin)
-        return self._loader(recordings, margin, batch_sampler=batches)
+        return self._loader(recordings, margin, batch_sampler=batches[rank::ranks])
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Pair:
         """The one place where a degradation happens, for training, validation and test alike."""

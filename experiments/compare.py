@@ -5,6 +5,7 @@ import csv
 import html
 import io
 import sys
+import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from experiments.configuration import (
     own_row,
     paper_names,
 )
+from experiments.costs import COLUMNS, behind, cost, rounded
 from experiments.differences import differences, read_scored
 from experiments.records import STANDINGS, all_records, files_scored, standing
 from signals import versions
@@ -31,6 +33,7 @@ from signals.errors import UserError
 FIELDS = (
     *("paper", "table", "system", "dataset", "scale", "cutoff_hz", "loss", "metric", "published"),
     *("reproduced", "measured", "standing", "std", "files", "seeds", "protocol", "preset", "run"),
+    *COLUMNS.values(),
 )
 DIFFERENCE_FIELDS = (
     *("paper", "dataset", "scale", "cutoff_hz", "loss", "system", "metric", "a", "b", "difference"),
@@ -116,9 +119,10 @@ def standing_among(record: dict, records: list[dict], metric: str) -> str:
 def cell(table: Table, row: Row, column: Column, records: list[dict], preset=None, protocol=None) -> dict:
     """One line of the CSV: the published value and the best record of ours (standing first, then the newest).
 
-    Over several seeds, the mean and its spread over seeds; of one, the spread over files.
+    Over several seeds, the mean and its spread over seeds; of one, the spread over files. `records`: of ours
+    that it is made of.
     """
-    line = dict.fromkeys(FIELDS, "")
+    line = dict.fromkeys(FIELDS, "") | {"records": []}
     line |= {"paper": table.paper, "table": table.name, "system": row.system, "metric": column.metric}
     line |= {key: getattr(column, key) or "" for key in ("dataset", "scale", "cutoff_hz", "loss")}
     line["published"] = row.published.get(column.key, "")
@@ -155,23 +159,35 @@ def cell(table: Table, row: Row, column: Column, records: list[dict], preset=Non
         "protocol": chosen["protocol"],
         "preset": chosen["preset"],
         "run": chosen["id"],
+        "records": [record for record in seeds.values() if record["kind"] == "score"],
     }
     return line
 
 
 def lines(table: Table, output: Path, preset: str | None = None, protocol: str | None = None) -> list[dict]:
-    """All cells of a table, published or measured."""
-    records = scored(output, table.paper)
-    return [
+    """All cells of a table, published or measured, with what they cost and all the `records` behind them."""
+    every = list(all_records(output, table.paper))
+    records, runs = in_tables(every), {record["id"]: record for record in every if record["kind"] == "run"}
+    found = [
         cell(table, row, column, records, preset, protocol)
         for row in table.rows
         for column in table.cells(row)
     ]
+    for line in found:
+        line["records"] = behind(line["records"], runs)
+        spent = cost(line["records"])
+        line |= {key: "" if value is None else f"{value:.4g}" for key, value in spent.items()}
+    return found
 
 
 def scored(output: Path, paper: str) -> list[dict]:
+    """What stands in a paper's tables."""
+    return in_tables(all_records(output, paper))
+
+
+def in_tables(records: Iterable[dict]) -> list[dict]:
     """What stands in tables: scores, with the time that they took, and counts."""
-    found = [record for record in all_records(output, paper) if record["kind"] in ("score", "count")]
+    found = [record for record in records if record["kind"] in ("score", "count")]
     for record in found:
         record["mean"] |= {TIME: record[TIME]} if TIME in record else {}
     return found
@@ -197,9 +213,9 @@ class Sheet(NamedTuple):
 
 
 def table_sheet(table: Table, found: list[dict]) -> Sheet:
-    """A table of a paper, one line a row."""
+    """A table of a paper, one line a row, with what it cost at the end."""
     coordinates = ("dataset", "scale", "cutoff_hz", "loss", "metric")
-    body = []
+    body, spent = [], []
     for row in table.rows:
         mine = {tuple(line[c] for c in coordinates): line for line in found if line["system"] == row.system}
         texts = [row.system]
@@ -207,8 +223,20 @@ def table_sheet(table: Table, found: list[dict]) -> Sheet:
             line = mine.get(tuple(getattr(column, c) or "" for c in coordinates))
             texts.append(shown(line) if line else "")
         body.append(texts)
-    header = ["system", *(column.key for column in table.columns)]
-    return Sheet(f"{table.paper} {table.name}. {table.title}", header, body, footer(table, found))
+        spent.append(cost(record for line in mine.values() for record in line["records"]))
+    header, notes = ["system", *(column.key for column in table.columns)], footer(table, found)
+    told = [name for name, key in COLUMNS.items() if any(one[key] is not None for one in spent)]
+    for texts, one in zip(body, spent, strict=True):
+        texts += [rounded(one[COLUMNS[name]]) for name in told]
+    if told:
+        notes.append(f"{', '.join(told)}: as measured on {machines(found)}")
+    return Sheet(f"{table.paper} {table.name}. {table.title}", header + told, body, notes)
+
+
+def machines(found: list[dict]) -> str:
+    """Those that made the records behind these lines."""
+    made = (record.get("provenance", {}).get("machine") for line in found for record in line["records"])
+    return "; ".join(dict.fromkeys(filter(None, made)))
 
 
 def footer(table: Table, found: list[dict]) -> list[str]:
@@ -258,15 +286,18 @@ def render_terminal(sheet: Sheet) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 240)
     pretty = RichTable(title=sheet.title, title_justify="left")
-    names = [word for texts in sheet.body for word in texts[0].split()]  # which fold between words only
-    longest = max(map(len, names), default=1)
-    pretty.add_column(sheet.header[0], min_width=longest)
+    # The first column folds between words only. Rich would crop the last ones to keep to that.
+    names = [word for texts in sheet.body for word in texts[0].split()]
+    whole = sum(max(map(len, column)) + 3 for column in zip(sheet.header, *sheet.body, strict=True)) + 1
+    fold = max(map(len, names), default=1) if whole > console.width else whole
+    pretty.add_column(sheet.header[0], no_wrap=True)
     for name in sheet.header[1:]:
         pretty.add_column(name.replace("_", " "), justify="right", overflow="fold")
     for texts in sheet.body:
-        pretty.add_row(*texts)
+        name = textwrap.wrap(texts[0], fold, break_on_hyphens=False)
+        pretty.add_row("\n".join(name), *texts[1:])
     console.print(pretty)
     for note in sheet.notes:
         console.print(note, highlight=False, markup=False)

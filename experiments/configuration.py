@@ -19,6 +19,7 @@ from signals.errors import UserError
 HERE = Path(__file__).parent
 PAPERS = HERE / "papers"
 PRESETS = ("smoke", "demo", "full")
+SCALES = (None, "batch", "batch_and_lr")
 LISTENER_METRICS = {"MOS", "overall_quality"}
 
 
@@ -257,6 +258,26 @@ def configure(
     return resolved(merged, paper)
 
 
+def scaled(config: dict, processes: int) -> dict:
+    """With the batches, and learning rates, of so many processes, where `trainer.scale` says so.
+
+    Then these are other runs, with other names. Raises UserError on an unknown scale.
+    """
+    scale = config["trainer"]["scale"]
+    if scale not in SCALES:
+        raise UserError(f"trainer.scale={scale}{nearest(str(scale), map(str, SCALES))}")
+    if scale is None or processes == 1:
+        return config
+    runs = {}
+    for name, run in config["runs"].items():
+        if "released" not in run:
+            training = {**run["training"], "batch": run["training"]["batch"] * processes}
+            rate = run["optimizer"]["lr"] * (processes if scale == "batch_and_lr" else 1)
+            run = {**run, "training": training, "optimizer": {**run["optimizer"], "lr": rate}}
+        runs[name] = run
+    return config | {"runs": runs}
+
+
 def detach(config: DictConfig, key: str) -> None:
     """Sections above `key` that refer to others become copies of their own."""
     for name in key.split(".")[:-1]:
@@ -269,6 +290,7 @@ CAN_BE_NULL = {"trainer.save_every"}  # though it is not by default
 # What may be null, so that its kind cannot be read off its value; by the last word of a key.
 NULLABLE = dict.fromkeys(("workers", "threads", "test_files", "held_out_files"), "a number")
 NULLABLE |= {"bits": "a number", "pool": "a number", "save_every": "a number", "start": "text"}
+NULLABLE |= {"scale": "text"}
 PLACES = {"data.root", "data.folder", "output"}  # and of released weights: text, whatever it looks like
 CORPUS_TEXTS = {"corpus", "root", "average", "path", "id"}
 CORPUS_NUMBERS = {"weight", "min_bandwidth"}

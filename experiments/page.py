@@ -9,6 +9,7 @@ import yaml
 
 from experiments.compare import MARKS, MEANINGS, standing_among
 from experiments.configuration import load_paper
+from experiments.costs import behind, cost, rounded
 from experiments.records import cell_name, files_scored, read_record
 from signals.files import replacing
 
@@ -160,7 +161,18 @@ def configuration(folder: Path, record: Mapping) -> str:
     )
 
 
+def peak(record: Mapping) -> str:
+    return f"{rounded(record['memory'] / 2**30)} GiB at its peak" if record.get("memory") else ""
+
+
 # A run ----------------------------------------------------------------------------------------------------
+
+
+def training_time(record: Mapping) -> str:
+    """Older records have but the seconds since the run was last resumed."""
+    if "steps_per_second" not in record:
+        return f"{record['seconds']:,} s since it was last resumed"
+    return f"{rounded(record['seconds'])} s, {rounded(record['steps_per_second'])} steps per second"
 
 
 def used_by(record: Mapping, records: Iterable[Mapping]) -> list[Mapping]:
@@ -187,7 +199,8 @@ def run_page(folder: Path, record: Mapping, records: list[Mapping]) -> str:
             "losses": text(", ".join(f"{value:g} {name}" for name, value in identity["weights"].items())),
             "preset": text(record["preset"]),
             "seed": text(identity["seed"]),
-            "time": text(f"{record['seconds']:,} s since it was last resumed") if training else "",
+            "time": text(training_time(record)) if training else "",
+            "memory": text(peak(record)),
             "released": f"converted from a file of SHA-256 <code>{text(identity.get('released'))}</code>"
             if "released" in identity
             else "",
@@ -280,6 +293,14 @@ def recordings(folder: Path, record: Mapping) -> str:
     return "".join(found)
 
 
+def trained(record: Mapping, records: Iterable[Mapping]) -> str:
+    """What the runs took that a score stands on, where all of them say."""
+    spent = cost(behind([record], {other["id"]: other for other in records}))
+    if spent["hours"] is None:
+        return ""
+    return f"{rounded(spent['hours'])} hours, {rounded(spent['steps_per_second'])} steps per second"
+
+
 def score_page(folder: Path, record: Mapping, records: list[Mapping]) -> str:
     identity, rule = record["identity"], record["identity"]["rule"]
     parts = {id_: part for part, id_ in record["runs"].items()}
@@ -299,7 +320,9 @@ def score_page(folder: Path, record: Mapping, records: list[Mapping]) -> str:
             "preset": text(record["preset"]),
             "changes": text(", ".join(record["changes"]) or "none"),
             "seed": text(record["seed"]),
-            "time": text(f"{record['seconds']:,} s, {record['real_time_factor']:g} times the audio's"),
+            "time": text(f"{rounded(record['seconds'])} s, {record['real_time_factor']:g} times the audio's"),
+            "memory": text(peak(record)),
+            "training": text(trained(record, records)),
         }
     )
     return "".join(

@@ -1,21 +1,25 @@
 """Rows: a system tested on the tasks of its table's cells, each leaving a record of per-file scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import lightning
 from omegaconf import OmegaConf
 
+from callbacks.checkpoints import Deadline
+from callbacks.cost import forget_peak, peak_memory
 from callbacks.progress import TestProgress
-from callbacks.scores import Scores, Showcase
+from callbacks.scores import Found, Scores, Showcase
 from datamodules.degradations import degradation
 from datamodules.library import Library, corpus_of
 from datamodules.pairs import PairDataModule
 from experiments.averages import Averages, averages
 from experiments.configuration import LISTENER_METRICS, Column, Row, Table, configure, nearest
 from experiments.page import write_page
+from experiments.ranks import Ranks
 from experiments.records import cause, identity_hash, provenance, read_record, task_name, write_json
-from experiments.runs import Runs, alone, count_parameters, trainer_options
+from experiments.runs import Runs, alone, count_parameters, library_of, own_device
 from lightning_modules import build_method, find_method, own_source
 from lightning_modules.super_resolver import SuperResolver
 from signals import versions
@@ -222,11 +226,12 @@ class Rows:
         with alone(folder, busy, self.report, self.runs.until):
             return self.finished(row, task) or self.score(row, method, task, folder, bar, progress)
 
-    def score(self, row: Row, method: SuperResolver, task: Column, folder: Path, bar, progress) -> dict:
-        """Scores one row on one task and writes its record."""
+    def measure(
+        self, row: Row, method: SuperResolver, task: Column, watching: Iterable[lightning.Callback] = ()
+    ) -> Found:
+        """Scores of this process's share of a task's recordings, of which it keeps the first few."""
         store, _ = self.test_set(row, task)
-        dataset = self.config["datasets"][task.dataset]
-        rule, average = self.rule(row, task), dataset["average"]
+        rule, ranks = self.rule(row, task), self.runs.ranks
         data = PairDataModule(
             degradation_of(rule, task, self.rate(row, task)),
             rate=self.rate(row, task),
@@ -236,13 +241,28 @@ class Rows:
             crop=rule.get("crop"),
             peaks=rule.get("peaks", False),
             loaders=self.config["data"]["loaders"],
+            share=(ranks.place.rank, ranks.size),
         )
         scores = Scores(rule["metrics"], rule["bits"])
-        show = Showcase(folder / "recordings", sorted(store.ids)[: self.config["pictures"]])
-        options = trainer_options(self.config) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-        callbacks = [scores, show, TestProgress(bar, progress)]
+        kept = self.folder(row, task) / "recordings"
+        show = Showcase(kept, sorted(store.ids)[: self.config["pictures"]])
+        options = own_device(self.config, ranks)
+        callbacks = [scores, show, *watching]
         trainer = lightning.Trainer(logger=False, enable_checkpointing=False, callbacks=callbacks, **options)
+        forget_peak(trainer.strategy.root_device)
         trainer.test(method, datamodule=data, verbose=False)
+        return scores.found._replace(memory=peak_memory(trainer.strategy.root_device))
+
+    def score(self, row: Row, method: SuperResolver, task: Column, folder: Path, bar, progress) -> dict:
+        """Scores one row on one task, with all ranks, and writes its record."""
+        store, _ = self.test_set(row, task)
+        dataset = self.config["datasets"][task.dataset]
+        average = dataset["average"]
+        shown = TestProgress(bar, progress)
+        mine = partial(self.measure, row, method, task, [shown])
+        asked = (self.table, dict(self.config), self.protocol, row, task)
+        scores = Found.joined(self.runs.ranks.together(mine, measure_along, *asked))
+        shown.advance(len(scores.files) - shown.done)
         groups = dict(zip(store.ids, store.groups, strict=True))
         found = averages(scores.files, groups, average)
         identity = self.identity(row, task)
@@ -277,13 +297,15 @@ class Rows:
             **found._asdict(),
             "measured": sorted(scores.measured),
             "files": {id_: {**scores.files[id_], "group": groups[id_]} for id_ in sorted(scores.files)},
-            "seconds": round(scores.seconds, 3),
+            "seconds": round(scores.seconds, 6),
+            "audio_seconds": round(scores.audio_seconds, 3),
             "real_time_factor": round(scores.seconds / max(scores.audio_seconds, 1e-9), 4),
+            "memory": scores.memory,
             "provenance": provenance(),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "config.yaml") as partial:
-            OmegaConf.save(OmegaConf.create(dict(self.config)), partial)
+        with replacing(folder / "config.yaml") as file:
+            OmegaConf.save(OmegaConf.create(dict(self.config)), file)
         write_json(folder / "record.json", record)
         write_page(folder)
         return record
@@ -323,3 +345,16 @@ class Rows:
         record = read_record(self.folder(row, task))
         wanted = min(self.config["pictures"], self.files(row, task))
         return record if record and record.get("pictures", 0) >= wanted else None
+
+
+def measure_along(
+    ranks: Ranks, table: Table, config: Mapping, protocol: str, row: Row, task: Column
+) -> Found:
+    """What the other ranks do while rank 0 tests a row on a task."""
+    if ranks.kept.get("asked") != (table, config, protocol):  # trained parts stay for the next task
+        library = library_of(config)
+        runs = Runs(table.paper, config, library, lambda line: None, Deadline(), ranks)
+        tester = Rows(table, config, protocol, library, runs, lambda line: None)
+        ranks.kept = {"asked": (table, config, protocol), "tester": tester}
+    tester = ranks.kept["tester"]
+    return tester.measure(row, tester.method(row, task), task)

@@ -23,6 +23,7 @@ from experiments.configuration import (
     own_row,
     paper_names,
     released_key,
+    scaled,
 )
 from experiments.records import cause, cell_name
 from signals.errors import UserError
@@ -111,7 +112,7 @@ def one_cell(table: Table, name: str) -> tuple[Table, str]:
     return replace(table, columns=columns), row.system
 
 
-def with_weights(table: Table, rows: list[Row], config: dict) -> list[Row]:
+def with_weights(table: Table, rows: list[Row], config: dict, report=report) -> list[Row]:
     """The rows but those of released weights that nobody has named a file of; these are said."""
     kept = []
     for row in rows:
@@ -129,6 +130,7 @@ def train_runs(tester, row: Row, missing: dict[tuple, str]) -> None:
     """Trains what is not finished of the runs behind a row. What fails joins `missing`, with why."""
     from callbacks.checkpoints import OutOfTime
     from experiments.plan import wanted_runs
+    from experiments.ranks import Abandoned
 
     for runs, name in wanted_runs(tester, [row]):
         if (runs, name) in missing:
@@ -141,6 +143,9 @@ def train_runs(tester, row: Row, missing: dict[tuple, str]) -> None:
             runs.stage(name)
         except OutOfTime as stop:
             missing[runs, name] = f"run {name} {stop}"
+        except Abandoned as stop:
+            leave_traceback(runs.folder(name))
+            raise Abandoned(f"run {name} failed {stop}") from stop
         except Exception as error:  # whatever it is, it ends this run only
             missing[runs, name] = f"run {name} failed: {cause(error)}"
             leave_traceback(runs.folder(name))
@@ -209,7 +214,7 @@ def count_finished(tester, rows: list[Row]) -> int:
     )
 
 
-def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row], library) -> int:
+def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row], library, ranks) -> int:
     """Corpora, training, tests, and the table beside the published one."""
     import torch
 
@@ -218,6 +223,7 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
     from experiments.plan import print_corpora, quiet, without_missing
     from experiments.rows import Rows, tasks
     from experiments.runs import Runs, check_trainer, deadline
+    from experiments.tracking import tracked
 
     quiet()
     if config["trainer"]["threads"]:
@@ -228,10 +234,10 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
         library.make_demo()
         config = without_missing(config, library, table, report)
     for seed in range(config["seed"], config["seed"] + args.seeds):
-        runs = Runs(args.paper, config | {"seed": seed}, library, report, until)
+        runs = Runs(args.paper, config | {"seed": seed}, library, report, until, ranks)
         tester = Rows(table, config | {"seed": seed}, args.protocol, library, runs, report)
         if seed == config["seed"]:  # whatever is wrong should be known before hours of training
-            check_trainer(config)
+            check_trainer(config, ranks)
             for row in rows:
                 tester.check(row)
             print_corpora(config, library, tester, rows)
@@ -242,8 +248,9 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
             report(f"{done} cells were scored before, nothing to do for them")
         missing: dict[tuple, str] = {}
         for row in rows:
-            train_runs(tester, row, missing)
-            failed |= test_row(tester, row, missing)
+            with tracked(tester, row, report):
+                train_runs(tester, row, missing)
+                failed |= test_row(tester, row, missing)
     draw_of(table, Path(config["output"]), args.preset, args.protocol, report)
     write_index(Path(config["output"]))
     show([table], Path(config["output"]), "terminal", args.preset, args.protocol)
@@ -255,6 +262,8 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
             if keys:
                 told.append(row.system if keys == wanted else f"{row.system} ({', '.join(keys)})")
         print(f"run.py: no number for {', '.join(told)}: {why}", file=sys.stderr)
+    if until.signal:  # as if it had ended there: schedulers and shells know what that means
+        return 128 + until.signal
     return 1 if failed else 0
 
 
@@ -292,7 +301,62 @@ def hyphenated(text: str) -> str:
     return f"--{text}" if text.partition("=")[0] in BARE and "=" in text else text
 
 
-def run(args: argparse.Namespace) -> int:
+def configured(args: argparse.Namespace) -> tuple[Table, dict]:
+    """The whole table of a command, and its configuration. Raises UserError."""
+    table = load_table(args.paper, args.table or load_paper(args.paper)["tables"][0])
+    guests, corpus = {}, load_corpus(Path(args.corpus)) if args.corpus else None
+    if args.method:
+        row, guests = guest_row(args.method)
+        known = {each.system: each.method for each in table.rows}
+        if known.get(row.system, args.method) != args.method:
+            raise UserError(f"{row.system} is a row of this table already: name the class otherwise.")
+        if row.system not in known:
+            table = replace(table, rows=(*table.rows, row))
+        args.row = [*(args.row or []), row.system]
+    over = {"guests": guests, "corpus": corpus, "table": table.config}
+    config = configure(args.paper, args.preset, args.overrides, **over)
+    config = scaled(config, processes(config))
+    changed = changes(config, configure(args.paper, args.preset, **over))
+    config |= {"preset": args.preset, "changes": changed, "corpus": args.corpus}
+    if args.protocol not in config["protocols"]:
+        raise UserError(f"unknown protocol {args.protocol}" + nearest(args.protocol, config["protocols"]))
+    return table, config
+
+
+def selected(args: argparse.Namespace, table: Table) -> tuple[Table, list[Row]]:
+    """The table with the columns that are asked for, and the rows. Raises UserError on what it has not."""
+    systems = args.row
+    if args.cell:
+        table, system = one_cell(table, args.cell)
+        systems = [*(systems or []), system]
+    return narrowed(table, args), chosen_rows(table, systems)
+
+
+def processes(config: Mapping) -> int:
+    """How many train one run together. Raises UserError where they cannot."""
+    trainer = config["trainer"]
+    devices, nodes, started = trainer["devices"], trainer["num_nodes"], int(os.environ.get("WORLD_SIZE", 1))
+    if started > 1:  # by torchrun or srun, which know best
+        if devices * nodes not in (1, started):
+            told = f"trainer.devices={devices} times trainer.num_nodes={nodes}"
+            raise UserError(f"{told}, but {started} processes were started: leave both out.")
+        return started
+    if nodes > 1:
+        raise UserError(
+            f"trainer.num_nodes={nodes}: start a process for each device of each node, by torchrun or srun "
+            "(see slurm/), which say how many there are."
+        )
+    if devices == -1:
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    if devices < 1:
+        raise UserError(f"trainer.devices={devices}: a number from 1 on is needed, or -1 for all GPUs.")
+    return devices
+
+
+def run(args: argparse.Namespace, ranks=None) -> int:
+    """ranks: the processes that were started beside this one, if any were."""
     if args.list:
         list_everything()
         return 0
@@ -304,31 +368,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("which paper? --paper P, or --list shows them.")
     if args.seeds < 1:
         raise UserError("--seeds needs a number above 0.")
-    table = load_table(args.paper, args.table or load_paper(args.paper)["tables"][0])
-    guests, corpus = {}, load_corpus(Path(args.corpus)) if args.corpus else None
-    if args.method:
-        row, guests = guest_row(args.method)
-        known = {each.system: each.method for each in table.rows}
-        if known.get(row.system, args.method) != args.method:
-            raise UserError(f"{row.system} is a row of this table already: name the class otherwise.")
-        if row.system not in known:
-            table = replace(table, rows=(*table.rows, row))
-        args.row = [*(args.row or []), row.system]
-    if args.cell:
-        table, system = one_cell(table, args.cell)
-        args.row = [*(args.row or []), system]
-    table = narrowed(table, args)
-    rows = chosen_rows(table, args.row)
-    over = {"guests": guests, "corpus": corpus, "table": table.config}
-    config = configure(args.paper, args.preset, args.overrides, **over)
-    changed = changes(config, configure(args.paper, args.preset, **over))
-    config |= {"preset": args.preset, "changes": changed, "corpus": args.corpus}
-    if not args.row or "WANDB_SWEEP_ID" in os.environ:  # a sweep names every row of its table
+    table, config = configured(args)
+    table, rows = selected(args, table)
+    if not (args.row or args.cell) or "WANDB_SWEEP_ID" in os.environ:  # a sweep names every row of its table
         rows = with_weights(table, rows, config)
-    if args.protocol not in config["protocols"]:
-        raise UserError(f"unknown protocol {args.protocol}" + nearest(args.protocol, config["protocols"]))
-    if config["trainer"]["devices"] != 1 or config["trainer"]["num_nodes"] != 1:
-        raise UserError("training one run on several devices: not built yet; set trainer.devices=1.")
     from datamodules.library import Library
 
     data = config["data"]
@@ -343,17 +386,48 @@ def run(args: argparse.Namespace) -> int:
         from experiments.dry_run import describe
 
         return describe(args, config, table, rows, library, report)
-    return execute(args, config, table, rows, library)
+    from experiments.ranks import Ranks
+
+    ranks = ranks or Ranks(processes(config))
+    try:
+        return execute(args, config, table, rows, library, ranks)
+    finally:
+        ranks.dismiss()
+
+
+def beside_others() -> bool:
+    """Whether torchrun or srun started this process as one of several."""
+    return any(int(os.environ.get(key, 1)) > 1 for key in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    if not beside_others():
+        return outcome(args, None)
+    from experiments.ranks import Ranks, given_place
+
+    ranks = Ranks(place=given_place())
+    if ranks.place.rank:
+        ranks.follow()
+        return 0
+    ranks.join()
     try:
-        return run(args)
+        return outcome(args, ranks)
+    finally:
+        ranks.dismiss()
+
+
+def outcome(args: argparse.Namespace, ranks) -> int:
+    """The exit status of the command, whatever happens; its last line says what did."""
+    try:
+        return run(args, ranks)
     except (UserError, OSError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns Ctrl-C into SystemExit
+        if isinstance(why := stop.args[0] if stop.args else None, str):
+            print(f"run.py: {why}; the same command goes on from the last checkpoint.", file=sys.stderr)
+            return 1
         print("run.py: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
         return 130
 

@@ -1,22 +1,26 @@
 """Runs: one training of one stage each, named by what it is, resumed where it stopped, done once."""
 
+import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import lightning
 import torch
 from filelock import FileLock, Timeout
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from callbacks.checkpoints import Best, Checkpoints, OutOfTime, StepSeeds, WholeFiles
-from callbacks.curves import CurveLogger, draw_curves
+from callbacks.checkpoints import Best, Checkpoints, Deadline, StepSeeds, WholeFiles
+from callbacks.cost import Cost
+from callbacks.curves import draw_curves
 from callbacks.progress import TrainingProgress
 from datamodules.degradations import degradation
 from datamodules.library import Library
@@ -24,6 +28,7 @@ from datamodules.pairs import Mixture, PairDataModule
 from datamodules.store import Store
 from experiments.configuration import duration, released_key
 from experiments.page import write_page
+from experiments.ranks import Ranks
 from experiments.records import (
     cause,
     file_hash,
@@ -41,20 +46,34 @@ from signals.errors import UserError
 from signals.files import replacing
 
 
-def trainer_options(config: Mapping) -> dict:
-    """Where and how fast; none of it names a run."""
-    keys = ("accelerator", "devices", "num_nodes", "strategy", "precision")
-    return {key: config["trainer"][key] for key in keys} | {
+def trainer_options(config: Mapping, ranks: Ranks | None = None) -> dict:
+    """Where and how fast; none of it names a run. Of one process on its own device, or of all `ranks`."""
+    trainer, place = config["trainer"], (ranks or Ranks()).place
+    options = {key: trainer[key] for key in ("accelerator", "precision")} | {
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "use_distributed_sampler": False,
+        "plugins": [LightningEnvironment()],  # ours to start: not torchrun's or SLURM's to Lightning
     }
+    if ranks and ranks.size > 1:
+        return options | {"devices": place.local_size, "num_nodes": place.nodes}
+    return options
 
 
-def check_trainer(config: Mapping) -> None:
+def own_device(config: Mapping, ranks: Ranks) -> dict:
+    """Of one process alone: it tests or checks on the device that it trains on."""
+    on_gpu = config["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
+    return trainer_options(config) | {"devices": [ranks.place.local_rank] if on_gpu else 1}
+
+
+def check_trainer(config: Mapping, ranks: Ranks) -> None:
     """Raises UserError on a device or precision that is not there, before anything is trained."""
+    strategy = config["trainer"]["strategy"]
+    if strategy != "auto" and not strategy.startswith("ddp"):
+        raise UserError(f"trainer.strategy={strategy}: auto, or one of Lightning's that begin with ddp.")
     try:
-        lightning.Trainer(logger=False, enable_checkpointing=False, **trainer_options(config))
+        options = trainer_options(config, ranks) | {"strategy": strategy}
+        lightning.Trainer(logger=False, enable_checkpointing=False, **options)
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(f"trainer: {cause(error)}") from None
 
@@ -130,20 +149,19 @@ def load_weights(stage: Stage, path: Path) -> None:
         raise UserError(f"{path} does not fit {name} ({again}): {why}") from None
 
 
-def deadline(config: Mapping) -> float | None:
-    """When `trainer.max_time` from now is over, in seconds of time.monotonic (None: never)."""
+def deadline(config: Mapping) -> Deadline:
+    """When `trainer.max_time` from now is over."""
     limit = config["trainer"]["max_time"]
-    return None if limit is None else time.monotonic() + duration(limit)
+    return Deadline(None if limit is None else duration(limit))
 
 
 @contextmanager
 def alone(
-    folder: Path, busy: str, report: Callable[[str], None], until: float | None = None
+    folder: Path, busy: str, report: Callable[[str], None], until: Deadline | None = None
 ) -> Iterator[None]:
     """Keeps other processes from `folder`, and waits for one that does; a killed one holds nothing.
 
-    busy: reported once before waiting. until: in seconds of time.monotonic (None: for ever); then OutOfTime
-    is raised.
+    busy: reported once before waiting. until: then OutOfTime is raised.
     """
     locks = folder.parent / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
@@ -152,12 +170,11 @@ def alone(
         lock.acquire(blocking=False)
     except Timeout:
         report(busy)
-        try:
-            lock.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic()))
-        except Timeout:
-            raise OutOfTime(
-                "waited for another process: trainer.max_time is over; the same command goes on"
-            ) from None
+        until = until or Deadline()
+        while not lock.is_locked:
+            until.check("waited for another process")
+            with suppress(Timeout):
+                lock.acquire(timeout=min(1.0, max(0.0, until.at - time.monotonic())))
     try:
         yield
     finally:
@@ -167,7 +184,7 @@ def alone(
 class Runs:
     """The runs of a paper under one configuration. report: called with each line worth reading.
 
-    until: the command's `deadline` (None: the configuration's, from now).
+    until: the command's `deadline` (None: the configuration's, from now). ranks: the processes that train.
     """
 
     def __init__(
@@ -176,10 +193,11 @@ class Runs:
         config: Mapping,
         library: Library,
         report: Callable[[str], None],
-        until: float | None = None,
+        until: Deadline | None = None,
+        ranks: Ranks | None = None,
     ):
         self.paper, self.config, self.library, self.report = paper, config, library, report
-        self.until = deadline(config) if until is None else until
+        self.until, self.ranks = until or deadline(config), ranks or Ranks()
         self._stages: dict[str, Stage] = {}
         self._variants: dict[str, Runs] = {}
 
@@ -192,7 +210,9 @@ class Runs:
                 for name, run in self.config["runs"].items()
             }
             config = {**self.config, "runs": runs}
-            self._variants[key] = Runs(self.paper, config, self.library, self.report, self.until)
+            self._variants[key] = Runs(
+                self.paper, config, self.library, self.report, self.until, self.ranks
+            )
         return self._variants[key] if data else self
 
     def needs(self, name: str, above: tuple[str, ...] = ()) -> list[str]:
@@ -222,6 +242,11 @@ class Runs:
                 raise UserError(f"no mixture {mixture}: one of {', '.join(mixtures)}.")
             if not any(part["weight"] > 0 for part in mixtures[mixture].values()):
                 raise UserError(f"mixtures.{mixture} needs a part with a weight above 0.")
+            if run["training"]["batch"] % self.ranks.size:
+                raise UserError(
+                    f"runs.{other}.training.batch={run['training']['batch']} is not to be shared by "
+                    f"{self.ranks.size} processes: set it to a multiple, or trainer.scale=batch."
+                )
             if run["training"]["steps"] % run["training"]["check_every"]:
                 raise UserError(f"runs.{other}.training.steps must be a multiple of its check_every.")
             for part, used in run["uses"].items() if run["start"] else ():
@@ -359,66 +384,102 @@ class Runs:
     def begin(self, folder: Path) -> None:
         """Writes the resolved configuration of what is to follow."""
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "config.yaml") as partial:
-            OmegaConf.save(OmegaConf.create(dict(self.config)), partial)
+        with replacing(folder / "config.yaml") as file:
+            OmegaConf.save(OmegaConf.create(dict(self.config)), file)
 
     def check_time(self, otherwise: str) -> None:
-        """Raises OutOfTime, which says what is `otherwise`, where `trainer.max_time` is over."""
-        if self.until is not None and time.monotonic() >= self.until:
-            raise OutOfTime(f"{otherwise}: trainer.max_time is over; the same command goes on")
+        """Raises OutOfTime, which says what is `otherwise`, where the command's time is over."""
+        self.until.check(otherwise)
 
     def train(self, name: str, folder: Path) -> Stage:
         """Trains (or goes on with) a run and leaves its weights, curves and record in `folder`.
 
-        Raises OutOfTime, with a checkpoint left, where `trainer.max_time` is over before it is trained.
+        Raises OutOfTime, with a checkpoint left, where the command's time is over before it is trained.
         """
+        from experiments.tracking import loggers  # which stands on this module
+
         self.check_time("not begun")
-        run, training = self.config["runs"][name], self.config["runs"][name]["training"]
-        stage, data = self.untrained(name), self.datamodule(name)
-        if run["start"]:
-            self.stage(run["start"])
-            load_weights(stage, self.folder(run["start"]) / "weights.safetensors")
-            stage.batches_seen.zero_()  # its own batches, decay and progress
         parts = self.parts(name, "train").items()
         told = ", ".join(f"{part} {store.hours:.2f} h, weight {weight}" for part, (store, weight) in parts)
-        self.report(f"run {name} {folder.name}: trains on {told}")
+        many = f", {self.ranks.size} processes" if self.ranks.size > 1 else ""
+        self.report(f"run {name} {folder.name}: trains on {told}{many}")
         self.begin(folder)
-        epochs = training["steps"] // training["check_every"]
-        checkpoint = folder / "last.ckpt"
-        keeper = Checkpoints(checkpoint, self.config["trainer"]["save_every"], self.until)
-        best = [Best(folder / "best.ckpt")] if training.get("best") else []
-        bar = TrainingProgress(name, epochs * training["check_every"])
+        stage, data = self.beginning(name), self.datamodule(name)
+        checkpoint, best = folder / "last.ckpt", folder / "best.ckpt"
+        if checkpoint.is_file():
+            self.report(f"run {name} {folder.name}: goes on from its last checkpoint")
+        chosen = loggers(folder, name, self.report)
+        training, cost = self.config["runs"][name]["training"], Cost()
+        watching = [TrainingProgress(name, training["steps"]), cost]
+        fit = partial(self.fit, name, stage, data, folder, watching, chosen)
+        told = self.ranks.together(fit, fit_along, self.paper, self.config, name, in_step=True)
+        if len(set(told)) > 1:
+            raise UserError(f"run {name}: the processes ended with different weights; remove {folder}.")
+        if best.is_file():  # not, where all diverged
+            stage.load_state_dict(torch.load(best, weights_only=True))
+        self.finish(name, folder, stage, data, cost)
+        best.unlink(missing_ok=True)
+        return stage
+
+    def beginning(self, name: str) -> Stage:
+        """The stage of a run as its training begins."""
+        stage, start = self.untrained(name), self.config["runs"][name]["start"]
+        if start:
+            self.stage(start)
+            load_weights(stage, self.folder(start) / "weights.safetensors")
+            stage.batches_seen.zero_()  # its own batches, decay and progress
+        return stage
+
+    def fit(
+        self,
+        name: str,
+        stage: Stage,
+        data: PairDataModule,
+        folder: Path,
+        watching: Iterable[lightning.Callback] = (),
+        loggers: Iterable[Logger] | bool = False,
+    ) -> str:
+        """Trains in place, with all ranks, from the last checkpoint if there is one.
+
+        Returns a hash of the parameters, which is the same on all ranks.
+        """
+        training, checkpoint = self.config["runs"][name]["training"], folder / "last.ckpt"
+        save_every = self.config["trainer"]["save_every"]
+        callbacks = [
+            StepSeeds(self.config["seed"]),
+            *watching,
+            *([Best(folder / "best.ckpt")] if training.get("best") else []),
+            Checkpoints(checkpoint, save_every, self.until, self.ranks.agree),
+        ]
+        options = trainer_options(self.config, self.ranks) | {"strategy": self.strategy(stage)}
+        options["plugins"] = [*options["plugins"], WholeFiles()]
+        if self.ranks.size > 1:
+            from lightning_modules.ranks import JoinedBatchNorm
+
+            options["plugins"].append(JoinedBatchNorm())
         trainer = lightning.Trainer(
-            max_epochs=epochs,
+            max_epochs=training["steps"] // training["check_every"],
             limit_train_batches=training["check_every"],
             accumulate_grad_batches=training.get("accumulate", 1),
             num_sanity_val_steps=0,
             log_every_n_steps=max(1, training["check_every"] // 10),
-            logger=loggers(folder, self.paper, name, self.config),
-            callbacks=[StepSeeds(self.config["seed"]), bar, *best, keeper],
-            plugins=[WholeFiles()],
+            logger=loggers,
+            callbacks=callbacks,
             enable_checkpointing=False,
-            **trainer_options(self.config),
+            **options,
         )
-        if checkpoint.is_file():
-            self.report(f"run {name} {folder.name}: goes on from its last checkpoint")
         resume = str(checkpoint) if checkpoint.is_file() else None
-        started = time.perf_counter()
-        try:
-            trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
-        finally:
-            close(trainer.loggers)
-        for kept in (each.path for each in best if each.path.is_file()):  # none, where all diverged
-            stage.load_state_dict(torch.load(kept, weights_only=True))
-        self.finish(name, folder, stage, data, time.perf_counter() - started)
-        (folder / "best.ckpt").unlink(missing_ok=True)
-        return stage
+        trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
+        return parameter_hash(stage)
 
-    def finish(self, name: str, folder: Path, stage: Stage, data: PairDataModule, seconds: float) -> None:
-        """Held-out measures against the untrained stage and the constant, then weights, curves, record.
+    def strategy(self, stage: Stage) -> str:
+        """Lightning's name of how the ranks train together."""
+        if self.ranks.size > 1 and self.config["trainer"]["strategy"] == "auto":
+            return "ddp_find_unused_parameters_true" if stage.finds_unused else "ddp"
+        return self.config["trainer"]["strategy"]
 
-        seconds: of training, since it was last resumed.
-        """
+    def finish(self, name: str, folder: Path, stage: Stage, data: PairDataModule, cost: Cost) -> None:
+        """Held-out measures against the untrained stage and the constant, then weights, curves, record."""
         trained = self.held_out(stage, data)
         fresh = self.untrained(name)
         for ours, theirs in zip(fresh.modules(), stage.modules(), strict=True):
@@ -437,16 +498,25 @@ class Runs:
         if not all(value == value and abs(value) < float("inf") for value in measures.values()):
             raise UserError(f"run {name} diverged ({measures}): lower runs.{name}.optimizer.lr.")
         draw_curves(folder, f"{self.paper} {name} {folder.name}")
-        self.keep(name, folder, stage, measures, seconds)
+        self.keep(name, folder, stage, measures, cost.seconds, cost.steps_per_second, cost.memory)
         told = ", ".join(f"{kind} {value:.4g}" for kind, value in measures.items())
         self.report(f"run {name} {folder.name}: held-out error {told}")
 
-    def keep(self, name: str, folder: Path, stage: Stage, measures: Mapping, seconds: float) -> None:
-        """Writes weights and record: then the run is finished."""
+    def keep(
+        self,
+        name: str,
+        folder: Path,
+        stage: Stage,
+        measures: Mapping,
+        seconds: float,
+        steps_per_second: float | None = None,
+        memory: int | None = None,
+    ) -> None:
+        """Writes weights and record: then the run is finished. memory: bytes at the peak of its training."""
         stage_name = f"{type(stage).__module__}.{type(stage).__name__}"
         weights = {key: tensor.contiguous() for key, tensor in stage.state_dict().items()}
-        with replacing(folder / "weights.safetensors") as partial:
-            save_file(weights, partial, {"stage": stage_name, "run": folder.name})
+        with replacing(folder / "weights.safetensors") as file:
+            save_file(weights, file, {"stage": stage_name, "run": folder.name})
         parameters = sum(p.numel() for p in stage.network.parameters())
         record = {
             "kind": "run",
@@ -458,52 +528,41 @@ class Runs:
             "parameters": parameters,
             "held_out": measures,
             "weights": file_hash(folder / "weights.safetensors"),
-            "seconds": round(seconds, 1),
+            "seconds": round(seconds, 3),
+            "steps_per_second": steps_per_second and round(steps_per_second, 4),
+            "memory": memory,
+            "processes": self.ranks.size,
             "provenance": provenance(),
         }
         write_json(folder / "record.json", record)
         write_page(folder)
 
     def held_out(self, stage: Stage, data: PairDataModule) -> dict[str, float]:
-        options = trainer_options(self.config) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+        options = own_device(self.config, self.ranks)
         trainer = lightning.Trainer(logger=False, enable_checkpointing=False, **options)
         return trainer.validate(stage, datamodule=data, verbose=False)[0]
 
 
-def loggers(folder: Path, paper: str, name: str, config: Mapping) -> list:
-    """Curves always; W&B where there is an account or WANDB_MODE=offline, under the run's own id."""
-    chosen: list = [CurveLogger(folder)]
-    if wanted := wandb_mode():
-        from lightning.pytorch.loggers import WandbLogger
-
-        names = {
-            "project": "wideband",
-            "group": paper,
-            "name": f"{name} {config['preset']}",
-            "id": folder.name,
-        }
-        chosen.append(WandbLogger(save_dir=folder, offline=wanted == "offline", resume="allow", **names))
-        chosen[-1].log_hyperparams(dict(config))
-    return chosen
+def fit_along(ranks: Ranks, paper: str, config: Mapping, name: str) -> str:
+    """What the other ranks do while rank 0 trains a run."""
+    runs = Runs(paper, config, library_of(config), lambda line: None, Deadline(), ranks)
+    return runs.fit(name, runs.beginning(name), runs.datamodule(name), runs.folder(name))
 
 
-def close(loggers: list) -> None:
-    """Ends the W&B run, so that the next run of this process gets its own."""
-    for logger in loggers:
-        if not isinstance(logger, CurveLogger):
-            logger.experiment.finish()
+def library_of(config: Mapping, report: Callable[[str], None] = lambda line: None) -> Library:
+    """Of a configuration's `data`."""
+    data = config["data"]
+    return Library(
+        data["root"], data["folder"], download=data["download"], workers=data["workers"], report=report
+    )
 
 
-def wandb_mode() -> str | None:
-    """`online` with an account, `offline` where asked for, None otherwise: no account is never an error."""
-    mode = os.environ.get("WANDB_MODE", "online")
-    if mode == "offline":
-        return mode
-    if mode == "disabled":
-        return None
-    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    account = os.environ.get("WANDB_API_KEY") or (netrc.is_file() and "wandb" in netrc.read_text())
-    return "online" if account else None
+def parameter_hash(stage: Stage) -> str:
+    """SHA-256 of the parameters, bit by bit."""
+    found = hashlib.sha256()
+    for parameter in stage.parameters():
+        found.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def count_parameters(config: Mapping, name: str) -> tuple[int, torch.nn.Module]:

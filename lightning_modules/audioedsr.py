@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, pad
 
+from lightning_modules.ranks import over_ranks
 from lightning_modules.single_stage import SingleStage
 from lightning_modules.stage import AdversarialStage, uniform
 from lightning_modules.super_resolver import raise_rate
@@ -442,7 +443,7 @@ class LinearEqualiser(PostUpsampling):
     def training_step(self, pair: Pair, _: int) -> None:
         self.weigh(self.losses(pair))  # logged: the error on windows not seen yet
         for total, batch in zip((self.auto, self.cross), self.correlations(pair), strict=True):
-            total += self.trainer.strategy.reduce(batch, reduce_op="mean")  # over devices
+            total += over_ranks(batch)
         self.net[0].weight.copy_(self.solution().T[:, None])
         self.batches_seen += 1
 

@@ -22,6 +22,7 @@ from torch.linalg import vector_norm
 from torch.nn.functional import pad
 
 from lightning_modules.audioedsr import Regression
+from lightning_modules.ranks import norm_over_ranks
 from signals.errors import UserError
 from signals.filters import Lowpass, lowpass
 from signals.spectra import stft
@@ -93,8 +94,9 @@ def stft_distances(
     """Means over the resolutions of the spectral convergence || |X| - |Y| || / ||Y|| and of the mean of
     | |X| - |Y| |, magnitudes linear, X of the estimate and Y of the reference, both [B, 1, T].
 
-    dim: None, norms over all items of the batch, as theirs; (1, 2), for each item, [B]. Convergence to
-    silence is 0, as it has no measure. Raises UserError where T is too short for the longest frame.
+    dim: None, norms over all items of the batch, as theirs (in a training, of all processes); (1, 2), for
+    each item, [B]. Convergence to silence is 0, as it has no measure. Raises UserError where T is too short
+    for the longest frame.
     """
     samples, least = reference.shape[-1], max(resolutions)[0] // 2 + 1
     if samples < least:
@@ -103,6 +105,8 @@ def stft_distances(
     for sizes in resolutions:
         X, Y = magnitude(estimate, *sizes), magnitude(reference, *sizes)
         error, norm = vector_norm(X - Y, dim=dim), vector_norm(Y, dim=dim)
+        if dim is None:
+            error, norm = norm_over_ranks(error), norm_over_ranks(norm)
         convergence = convergence + torch.where(norm > 0, error / norm.clamp(min=1e-12), 0)
         difference = difference + (X - Y).abs().mean(dim)
     return convergence / len(resolutions), difference / len(resolutions)

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from lightning_modules.ranks import over_ranks
 from lightning_modules.single_stage import SingleStage
 from lightning_modules.tfnet import low_bins
 from signals.errors import UserError
@@ -180,14 +181,14 @@ class LiDNN(SingleStage):
 
     def losses(self, pair: Pair) -> dict[str, Tensor]:
         errors, _, values = self.errors(pair)
-        return {"mse": errors.sum() / values.sum()}
+        return {"mse": over_ranks(errors.sum()) / over_ranks(values.sum())}
 
     def training_step(self, pair: Pair, batch: int) -> Tensor:
         found, inside = self.features(pair)
         found = found.mT[inside].double()
-        self.frames += len(found)
-        self.total += found.sum(0)
-        self.squares += found.square().sum(0)
+        self.frames += over_ranks(torch.full_like(self.frames, len(found)))
+        self.total += over_ranks(found.sum(0))
+        self.squares += over_ranks(found.square().sum(0))
         return super().training_step(pair, batch)
 
     def held_out(self, pair: Pair) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, pad
 
 from lightning_modules.audioedsr import Critic, Regression, ResidualBlock, content, conv, gradient_penalty
+from lightning_modules.ranks import over_ranks
 from lightning_modules.stage import AdversarialStage, Stage, uniform
 from signals.errors import UserError
 from signals.spectra import mel_filters, stft
@@ -211,8 +212,8 @@ class MelPredictor(Stage):
 
     def training_step(self, pair: Pair, batch: int) -> Tensor:
         log_mel = self.log_mel(pair.high.wave)
-        self.total += log_mel.double().sum((0, 2))
-        self.frames += log_mel.shape[0] * log_mel.shape[2]
+        self.total += over_ranks(log_mel.double().sum((0, 2)))
+        self.frames += over_ranks(torch.full_like(self.frames, log_mel.shape[0] * log_mel.shape[2]))
         return super().training_step(pair, batch)
 
     def held_out(self, pair: Pair) -> dict[str, Tensor]:

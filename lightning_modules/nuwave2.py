@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from lightning_modules.nuwave import Denoiser, WaveDiffusion, conv
+from lightning_modules.ranks import over_ranks, rank_of
 from lightning_modules.stage import uniform
 from signals.errors import UserError
 from signals.spectra import istft, stft
@@ -177,12 +178,15 @@ class NuWave2(WaveDiffusion):
     def times(self, seeds: Tensor, salt: int) -> Tensor:
         """In training even over the batch, as theirs, from one draw on, by the seed of its first item.
 
-        So batches differ less, and an item's time depends on its place; a check gives each its own.
+        So batches differ less, and an item's time depends on its place in the batch of all processes; a check
+        gives each its own.
         """
         if not self.training:
             return super().times(seeds, salt)
-        places = torch.arange(len(seeds), device=seeds.device) / len(seeds)
-        return (uniform(seeds[:1], salt) + places) % 1
+        rank, ranks = rank_of()
+        first = over_ranks(seeds[:1] * (rank == 0))
+        places = torch.arange(rank, len(seeds) * ranks, ranks, device=seeds.device) / (len(seeds) * ranks)
+        return (uniform(first, salt) + places) % 1
 
     def noising(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logsnr = log_snr(t)

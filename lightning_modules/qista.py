@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from lightning_modules.ranks import over_ranks
 from lightning_modules.stage import Stage
 from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
@@ -370,7 +371,7 @@ class N(Stage):
 
 class M(Stage):
     """QISTA-Net-m. Term: `mse` of the magnitude as printed, or `half_sum`, the code's: half the squared error
-    summed over bins and frames, whichever has a weight.
+    summed over bins and frames (of all processes), whichever has a weight.
 
     phases: T. q: of the l_q norm. operator: A, `even_bins` or `folding`.
     """
@@ -404,7 +405,7 @@ class M(Stage):
         """Raises UserError where neither has a weight."""
         Y, X = frames_of(pair)
         error = (self.net(Y.abs()) - X.abs()).square()
-        terms = {"mse": error.mean(), "half_sum": 0.5 * error.sum()}
+        terms = {"mse": error.mean(), "half_sum": over_ranks(0.5 * error.sum())}
         terms = {name: term for name, term in terms.items() if self.weights.get(name)}
         if not terms:
             raise UserError("QISTA-Net-m needs a weight above 0 for mse or half_sum.")

@@ -70,6 +70,9 @@ def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
 class Stage(lightning.LightningModule):
     """One training. A subclass gives `losses(pair)`, named terms, each a mean over the items of the batch.
 
+    Several processes have a part of the batch each, and average their gradients: a term that is no such mean
+    (a sum, a norm over the batch), and what is gathered in buffers, goes through `ranks.over_ranks`.
+
     weights: of the loss terms, by name. optimizer: `lr`, `betas`, `weight_decay`, `warmup` (steps of linear
     rise), `decay` (factor on the rate, every `decay_every` batches), `clip` (gradient norm; 0: none); and, in
     the place of the rise and decay, `schedule`: `{name: polynomial, power, last, steps}`, from `lr` to `last`
@@ -80,6 +83,7 @@ class Stage(lightning.LightningModule):
 
     version = 1  # raised whenever the same settings make other weights: runs made before are made again
     defaults: Mapping = {}  # where a configuration says nothing: weights, optimizer, options, training, data
+    finds_unused = False  # whether there are steps in which some parameters get no gradient
 
     def __init__(self, weights: Mapping[str, float], optimizer: Mapping, **rest):
         super().__init__(**rest)  # of a method that is a stage itself
@@ -220,6 +224,8 @@ class AdversarialStage(Stage):
     on all from batch `critic_from` on; until then `generator_losses` is called with `adversarial=False`.
     Counting is by `batches_seen`: Lightning's global_step counts the steps of both optimisers.
     """
+
+    finds_unused = True  # one side's, when the other steps
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_modules.ranks import over_ranks
 from signals.spectra import mel_filters, stft
 from signals.types import Recording, Signal, silence_padding
 
@@ -121,9 +122,9 @@ class RunningMean(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def update(self, log_mel: Tensor) -> None:
-        """log_mel: [B, M, N]."""
-        self.total += log_mel.detach().double().sum(dim=(0, 2))
-        self.count += log_mel.shape[0] * log_mel.shape[2]
+        """log_mel: [B, M, N], of a training step: those of all processes count."""
+        self.total += over_ranks(log_mel.detach().double().sum(dim=(0, 2)))
+        self.count += over_ranks(torch.full_like(self.count, log_mel.shape[0] * log_mel.shape[2]))
 
     def error(self, log_mel: Tensor) -> Tensor:
         """Mean absolute distance [B] of log_mel [B, M, N] to the constant."""

@@ -14,6 +14,7 @@ from lightning_modules.audiosr.networks import unet
 from lightning_modules.audiosr.released import read
 from lightning_modules.audiosr.settings import STEPS, Settings
 from lightning_modules.audiosr.vae import VAE
+from lightning_modules.ranks import over_ranks
 from lightning_modules.stage import Stage, endless_noise, fill, noise, uniform
 from lightning_modules.super_resolver import raise_rate
 from signals.errors import UserError
@@ -115,12 +116,11 @@ class LatentDiffusion(Stage):
     def _measure_scale(self, mean: Tensor, log_variance: Tensor) -> None:
         """Counts latents as they are diffused, drawn from their posteriors: E z^2 = mean^2 + variance."""
         mean, variance = mean.double(), log_variance.double().exp()
-        batch = torch.ones_like(mean[0, 0, 0, 0])
-        sums = torch.stack([batch, batch * mean.numel(), mean.sum(), (mean.square() + variance).sum()])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(sums)
-            sums[0] = 1
-        self.latent_sums += sums
+        values = torch.full_like(mean[0, 0, 0, 0], mean.numel())
+        self.latent_sums[1:] += over_ranks(
+            torch.stack([values, mean.sum(), (mean.square() + variance).sum()])
+        )
+        self.latent_sums[0] += 1
 
     @torch.no_grad()
     def posteriors(self, pair: Pair) -> Tensor:

@@ -1,6 +1,10 @@
 """A training that is cut off anywhere goes on to the same end: weights, optimisers, schedules and curves."""
 
+import os
+import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import numpy as np
@@ -9,7 +13,7 @@ import torch
 from torch import nn
 
 from callbacks import checkpoints
-from callbacks.checkpoints import Best, Checkpoints, OutOfTime, StepSeeds, WholeFiles
+from callbacks.checkpoints import Best, Checkpoints, Deadline, OutOfTime, StepSeeds, WholeFiles
 from callbacks.curves import CurveLogger, read_curves
 from datamodules.pairs import Mixture, PairDataModule
 from datamodules.store import Store
@@ -240,7 +244,7 @@ def test_stopped_in_time_three_times(uninterrupted, tmp_path, monkeypatch):
     for minutes, done in ((2, 2), (2, 4), (5, 9)):
         monkeypatch.setattr(checkpoints, "time", Clock())
         with pytest.raises(OutOfTime) as stop:
-            train(tmp_path, stage, deadline=60 * minutes)
+            train(tmp_path, stage, deadline=Deadline(60 * minutes))
         assert str(stop.value) == (
             f"stopped by trainer.max_time after {done} of 12 steps; the same command goes on"
         )
@@ -248,10 +252,34 @@ def test_stopped_in_time_three_times(uninterrupted, tmp_path, monkeypatch):
     same(tmp_path, stage, train(tmp_path, stage), through, curves)
 
 
+class Tell(lightning.Callback):
+    """A scheduler that wants this process gone soon."""
+
+    def __init__(self, step: int, number: int):
+        self.step, self.number = step, number
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if module.batches_seen == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_lets_it_save_and_stop(tmp_path, monkeypatch, number):
+    before, deadline = signal.getsignal(number), Deadline()
+    monkeypatch.setattr(sys.modules[__name__], "Kill", lambda step: Tell(6, number))
+    with pytest.raises(OutOfTime, match=f"stopped by {signal.Signals(number).name} after 6 of 12 steps"):
+        train(tmp_path, Dropping, deadline=deadline)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]["batches_seen"] == 6
+    assert deadline.signal == number
+    assert signal.getsignal(number) == before  # elsewhere it ends the process, as ever
+    with pytest.raises(OutOfTime, match=f"not begun: stopped by {signal.Signals(number).name}; the same"):
+        deadline.check("not begun")
+
+
 def test_out_of_time_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "time", Clock())
     with pytest.raises(OutOfTime, match="after 0 of 12 steps"):
-        train(tmp_path, Dropping, deadline=0)
+        train(tmp_path, Dropping, deadline=Deadline(0))
     assert not (tmp_path / "last.ckpt").exists()
 
 
@@ -259,13 +287,14 @@ def test_what_is_drawn_follows_from_seed_and_step(uninterrupted):
     class Module:
         batches_seen = torch.tensor(7)
 
-    def drawn(seed: int) -> list:
+    def drawn(seed: int, rank: int = 0) -> list:
         torch.rand(5)
-        StepSeeds(seed).on_train_batch_start(None, Module, None, 0)
+        StepSeeds(seed).on_train_batch_start(SimpleNamespace(global_rank=rank), Module, None, 0)
         return torch.rand(5).tolist()
 
     first = drawn(0)
     assert first == drawn(0) != drawn(1)
+    assert first != drawn(0, rank=1) != drawn(0, rank=2)
     Module.batches_seen += 1
     assert first != drawn(0)
 

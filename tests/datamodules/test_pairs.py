@@ -1,5 +1,6 @@
 """Pairs through real loaders: the same for (seed, step), however they are batched, loaded or resumed."""
 
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -129,12 +130,38 @@ def test_cut_is_silent_outside(start, length, margin):
 def test_an_epoch_goes_on_from_the_batches_seen_to_its_end(loaders, seen, end):
     stage = SimpleNamespace(batches_seen=torch.tensor(0))
     module = data(loaders=loaders)
-    module.trainer = SimpleNamespace(lightning_module=stage)
+    module.trainer = SimpleNamespace(lightning_module=stage, global_rank=0, world_size=1)
     loader = module.train_dataloader()
     stage.batches_seen += seen
     seeds = [seed for pair in pairs(module, loader) for seed in pair.seeds.tolist()]
     assert len(loader) == 5  # of a whole epoch, which Lightning counts from its start
     assert seeds == [item_seed(0, "train", k) for k in range(2 * seen, 2 * end)]
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_several_processes_share_the_batches_of_one(ranks):
+    """What they see together of a step, of held-out and of test recordings is what one alone would."""
+
+    def seen(kind: str, rank: int, ranks: int) -> list[list[int]]:
+        module = data(batch=4, share=(rank, ranks))
+        stage = SimpleNamespace(batches_seen=torch.tensor(3))
+        module.trainer = SimpleNamespace(lightning_module=stage, global_rank=rank, world_size=ranks)
+        return [pair.seeds.tolist() for pair in pairs(module, getattr(module, kind)())]
+
+    def joined(lists) -> list[int]:
+        return sorted(chain.from_iterable(lists))
+
+    parts = [seen("train_dataloader", rank, ranks) for rank in range(ranks)]
+    steps = [joined([step]) for step in seen("train_dataloader", 0, 1)]
+    assert [joined(step) for step in zip(*parts, strict=True)] == steps
+    assert {len(step) for part in parts for step in part} == {4 // ranks}
+    for kind in ("val_dataloader", "test_dataloader"):
+        whole = joined(seen(kind, 0, 1))
+        shares = [joined(seen(kind, rank, ranks)) for rank in range(ranks)]
+        if kind == "val_dataloader" and len(whole) < ranks:  # nobody is left without one
+            assert shares == [whole] * ranks
+        else:
+            assert joined(shares) == whole
 
 
 class Watcher(lightning.LightningModule):

@@ -18,13 +18,15 @@ from experiments.configuration import (
     load_table,
     paper_names,
 )
+from experiments.costs import rounded
 from experiments.differences import TOTALS
 from experiments.records import standing, write_json
 from signals import versions
 
 HEADER = (
     "paper,table,system,dataset,scale,cutoff_hz,loss,metric,published,"
-    "reproduced,measured,standing,std,files,seeds,protocol,preset,run"
+    "reproduced,measured,standing,std,files,seeds,protocol,preset,run,"
+    "hours,steps_per_second,memory_gib,real_time_factor"
 )
 
 
@@ -88,7 +90,7 @@ def cell(capsys, workplace):
 
     def line(*records: dict, options=(), system: str = "AudioSR") -> dict:
         write(*records)
-        if not any(one["system"] == "Unprocessed" for one in records):
+        if not any(one.get("system") == "Unprocessed" for one in records):
             write(record("unprocessed", 10.0, "Unprocessed"))
         found = table_csv(capsys, "--paper", "audiosr", *options)
         wanted = {"system": system, "dataset": "vctk", "cutoff_hz": "4000", "table": "table1"}
@@ -125,6 +127,10 @@ def test_a_whole_published_split_at_full_size_is_a_reproduction(cell):
         "protocol": "published",
         "preset": "full",
         "run": "a",
+        "hours": "",
+        "steps_per_second": "",
+        "memory_gib": "",
+        "real_time_factor": "",
     }
 
 
@@ -262,7 +268,9 @@ def test_every_row_is_printed(capsys, workplace, paper, form):
     for name in load_paper(paper)["tables"]:
         table = load_table(paper, name)
         assert main(["--paper", paper, "--table", name, "--format", form]) == 0
-        text = words(capsys.readouterr().out, form)
+        printed = capsys.readouterr().out
+        assert all(line.endswith("│") for line in printed.splitlines() if line.startswith("│"))  # not cropped
+        text = words(printed, form)
         assert table.title in text
         for row in table.rows:
             assert row.system in text
@@ -298,6 +306,7 @@ def test_html_is_escaped():
     table = Table("audiosr", "table1", "A & B <b>", (column,), (row,))
     line = {"dataset": "vctk", "scale": "", "cutoff_hz": 4000, "loss": "", "metric": "LSD", "system": "<i>&"}
     line |= {"published": 1.5, "reproduced": "", "measured": "", "standing": "", "run": ""}
+    line["records"] = []
     page = render_html(table_sheet(table, [line]))
     assert "A &amp; B &lt;b&gt;" in page
     assert "<td>&lt;i&gt;&amp;</td>" in page
@@ -317,6 +326,135 @@ def test_a_wrong_name_is_one_line(capsys, workplace, argv, message):
     assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+# What it cost ---------------------------------------------------------------------------------------------
+
+COSTS = ("hours", "steps_per_second", "memory_gib", "real_time_factor")
+NOTE = "train h, steps/s, GiB, RTF: as measured on "
+
+
+def trained(id_: str, hours: float, steps: int, gib: float, uses=(), start=None, **changed) -> dict:
+    """A finished run; `uses` are ids."""
+    identity = {"uses": {other: other for other in uses}, "start": start}
+    fields = {"kind": "run", "id": id_, "identity": identity, "provenance": {"machine": "a GPU"}}
+    fields |= {"seconds": 3600 * hours, "steps_per_second": steps / (3600 * hours), "memory": gib * 2**30}
+    return fields | changed
+
+
+def timed(id_: str, seconds: float, audio: float, gib: float, *runs: str, **changed) -> dict:
+    """A score that stands on `runs`."""
+    one = record(id_, runs={run: run for run in runs}, **changed)
+    one["provenance"]["machine"] = "two cores"
+    return one | {"seconds": seconds, "audio_seconds": audio, "memory": gib * 2**30}
+
+
+def without(one: dict, *keys: str) -> dict:
+    return {key: value for key, value in one.items() if key not in keys}
+
+
+VAE, LDM = trained("vae", 2.0, 7200, 1.5), trained("ldm", 6.0, 7200, 3.0, uses=["vae"], start="base")
+BASE, OTHER = trained("base", 2.0, 14400, 1.0, uses=["vae"]), trained("other", 99.0, 1, 99.0)
+
+
+def costs(line: dict) -> list[float | None]:
+    return [float(line[key]) if line[key] else None for key in COSTS]
+
+
+def test_a_number_costs_what_its_runs_and_its_test_do(cell):
+    line = cell(VAE, LDM, BASE, OTHER, timed("a", 5.0, 20.0, 2.0, "ldm", "vae"))
+    assert costs(line) == [10, 0.8, 3, 0.25]  # 28,800 steps in 36,000 s; each run once
+
+
+def test_a_baseline_costs_its_test(cell):
+    line = cell(OTHER, timed("u", 5.0, 20.0, 2.0, system="Unprocessed"), system="Unprocessed")
+    assert costs(line) == [None, None, 2, 0.25]
+
+
+def test_seeds_cost_all_that_they_took(cell):
+    again = trained("again", 2.0, 14400, 1.0)
+    line = cell(VAE, again, timed("a", 5.0, 20.0, 2.0, "vae"), timed("b", 7.0, 20.0, 0.5, "again", seed=1))
+    assert (line["seeds"], costs(line)) == ("2", [4, 1.5, 2, 0.3])
+
+
+def test_only_what_is_shown_counts(cell):
+    newer = timed("b", 9.0, 9.0, 0.5, finished="2025-01-02T00:00:00Z")
+    assert costs(cell(VAE, timed("a", 5.0, 20.0, 2.0, "vae"), newer)) == [None, None, 0.5, 1]
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([LDM, VAE], [None, None, None, 0.25]),  # what it started from is gone
+        ([LDM, BASE, without(VAE, "steps_per_second", "memory")], [None, None, None, 0.25]),
+        ([LDM, BASE, VAE | {"steps_per_second": None}], [None, None, 3, 0.25]),
+    ],
+    ids=["a missing run", "an older run", "no rate"],
+)
+def test_what_a_record_does_not_say_is_not_guessed(cell, runs, expected):
+    assert costs(cell(*runs, timed("a", 5.0, 20.0, 2.0, "ldm"))) == expected
+
+
+def test_an_older_score_has_no_cost(cell):
+    older = without(timed("a", 5.0, 20.0, 2.0, "vae"), "audio_seconds", "memory")
+    assert costs(cell(VAE, older)) == [2, 1, None, None]
+
+
+def test_weights_of_others_were_not_trained_here(cell):
+    released = trained("vae", 0.1, 0, 0, steps_per_second=None, memory=None)
+    released["identity"] |= {"released": "f00d"}
+    assert costs(cell(released, timed("a", 5.0, 20.0, 2.0, "vae"))) == [None, None, 2, 0.25]
+
+
+def costly_table(capsys, form: str) -> str:
+    assert main(["--paper", "audiosr", "--table", "table1", "--format", form]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_row_costs_what_all_its_cells_do(capsys, workplace):
+    write(VAE, LDM, BASE, timed("a", 5.0, 20.0, 2.0, "ldm"))
+    write(timed("b", 5.0, 5.0, 4.0, "ldm", cutoff_hz=8000))  # of the same runs, which were trained once
+    write(timed("u", 0.5, 20.0, 0.25, system="Unprocessed"), record("s", system="GT-Mel"))
+    text = costly_table(capsys, "markdown")
+    header, rows = text.splitlines()[2], text.splitlines()[4:]
+    assert header.endswith("| train h | steps/s | GiB | RTF |")
+    ends = {row.split(" | ")[0].strip("| "): row.split(" | ")[-4:] for row in rows if row.startswith("|")}
+    assert ends["AudioSR"] == ["10.0", "0.800", "4.00", "0.400 |"]
+    assert ends["Unprocessed"] == ["", "", "0.250", "0.0250 |"]
+    assert ends["GT-Mel"] == ["", "", "", " |"]  # its record is an older one
+    assert {len(row.split(" | ")) for row in [header, *rows] if row.startswith("|")} == {
+        header.count("|") - 1
+    }
+    (note,) = (line for line in text.splitlines() if "as measured on" in line)
+    assert note.removeprefix(f"- {NOTE}").split("; ") == ["two cores", "a GPU"]
+
+
+@pytest.mark.parametrize("form", ["terminal", "html"])
+def test_every_format_ends_with_the_cost(capsys, workplace, form):
+    write(VAE, timed("a", 5.0, 20.0, 2.0, "vae"))
+    text = words(costly_table(capsys, form), form)
+    assert f"{NOTE}two cores; a GPU" in text
+    if form == "html":
+        assert "<th>train h</th><th>steps/s</th><th>GiB</th><th>RTF</th></tr>" in text
+        assert "<td>2.00</td><td>1.00</td><td>2.00</td><td>0.250</td></tr>" in text
+
+
+def test_what_no_row_has_is_left_out(capsys, workplace):
+    write(record("a"))
+    text = costly_table(capsys, "markdown")
+    assert "train h" not in text and "RTF" not in text
+    write(timed("u", 0.5, 20.0, 0.25, system="Unprocessed"))
+    text = costly_table(capsys, "markdown")
+    assert text.splitlines()[2].endswith("| GiB | RTF |") and "steps/s" not in text
+    assert "- GiB, RTF: as measured on two cores" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, ""), (0, "0"), (0.00004, "0.0000"), (0.01234, "0.0123"), (9.876, "9.88"), (54321.4, "54,321")],
+)
+def test_costs_have_three_digits(value, text):
+    assert rounded(value) == text
 
 
 # Two sets beside each other -------------------------------------------------------------------------------

@@ -123,8 +123,16 @@ def test_killed_anywhere_it_ends_the_same(tiny_corpus, tmp_path):
     assert ours.keys() == theirs.keys()
     assert not [name for name in ours if not ours[name].equal(theirs[name])]
     assert read_curves(killed / "runs/audiosr" / run) == read_curves(through / "runs/audiosr" / run)
+    for record in (records(folder, "run")[run] for folder in (killed, through)):
+        assert record["seconds"] * record["steps_per_second"] == pytest.approx(8, rel=1e-3)  # each step once
+        assert record["memory"] > 2**20
     ours, theirs = records(killed, "score"), records(through, "score")
     assert len(theirs) == 6
+    for record in (*ours.values(), *theirs.values()):
+        assert record["memory"] > 2**20
+        assert record["seconds"] / record["audio_seconds"] == pytest.approx(
+            record["real_time_factor"], rel=0.02, abs=1e-4
+        )
     assert {id_: record["files"] for id_, record in ours.items()} == {
         id_: record["files"] for id_, record in theirs.items()
     }

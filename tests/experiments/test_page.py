@@ -37,7 +37,9 @@ RUN = {
     "parameters": 12345,
     "held_out": {"constant": 3.5, "trained": 1.25, "untrained": 4.5},
     "weights": "f00d",
-    "seconds": 1.5,
+    "seconds": 7200.5,
+    "steps_per_second": 6.75,
+    "memory": 3 * 2**29,
     "provenance": PROVENANCE,
 }
 ROW = {
@@ -78,7 +80,9 @@ ROW = {
         "p360/<3>": {"LSD": 1.3125, "LSD-HF": float("nan"), "group": "p360"},
     },
     "seconds": 2.0,
+    "audio_seconds": 4.0,
     "real_time_factor": 0.5,
+    "memory": 3 * 2**28,
     "provenance": PROVENANCE,
 }
 
@@ -145,6 +149,35 @@ def test_a_run_s_page_says_everything(output):
     for word in ("run vocoder", "audiosr.Vocoder", "12,345 parameters", "steps 10", "45 mel", "f00d"):
         assert word in text
     assert text.index("1.25") < text.index("4.5") < text.index("3.5")  # trained, untrained, constant
+
+
+def test_pages_say_what_it_cost(output):
+    write_index(output)
+    run, row = (Reader(page(output, record)).text for record in (RUN, ROW))
+    assert "7,200 s, 6.75 steps per second" in run and "1.50 GiB at its peak" in run
+    assert "2.00 s, 0.5 times the audio's" in row and "0.750 GiB at its peak" in row
+    assert "training 2.00 hours, 6.75 steps per second" in row
+
+
+def test_older_records_say_no_more_than_they_know(output):
+    older = {key: value for key, value in RUN.items() if key not in ("steps_per_second", "memory")}
+    write_json(output / "audiosr" / RUN["id"] / "record.json", older)
+    write_index(output)
+    run, row = (Reader(page(output, record)).text for record in (RUN, ROW))
+    assert "7,200.5 s since it was last resumed" in run and "GiB" not in run
+    assert "0.750 GiB" in row and "hours" not in row
+
+
+def test_converted_weights_took_no_training(output):
+    converted = copy.deepcopy(RUN) | {"steps_per_second": None, "memory": None, "held_out": {}}
+    converted["identity"] |= {"training": {}, "weights": {}, "released": "beef"}
+    write_json(output / "audiosr" / RUN["id"] / "record.json", converted)
+    write_index(output)
+    run, row = (Reader(page(output, record)).text for record in (RUN, ROW))
+    assert "beef" in run
+    for word in ("GiB", "per second"):
+        assert word not in run
+    assert "hours" not in row
 
 
 def test_everything_is_escaped(output):

@@ -124,12 +124,12 @@ def test_who_waits_for_one_that_is_killed_goes_on_with_its_work(tiny_corpus, wor
 
 
 def test_nobody_waits_beyond_the_time_of_the_command(tmp_path):
-    from callbacks.checkpoints import OutOfTime
+    from callbacks.checkpoints import Deadline, OutOfTime
     from experiments.runs import alone
 
     told = []
     with alone(tmp_path / "run", "busy", told.append):
-        late = alone(tmp_path / "run", "busy", told.append, until=time.monotonic() + 0.1)
+        late = alone(tmp_path / "run", "busy", told.append, until=Deadline(0.1))
         with pytest.raises(OutOfTime, match="waited"), late:
             pytest.fail("two at once")
         with alone(tmp_path / "other", "busy", told.append):
