@@ -210,9 +210,7 @@ class Runs:
                 for name, run in self.config["runs"].items()
             }
             config = {**self.config, "runs": runs}
-            self._variants[key] = Runs(
-                self.paper, config, self.library, self.report, self.until, self.ranks
-            )
+            self._variants[key] = Runs(self.paper, config, self.library, self.report, self.until, self.ranks)
         return self._variants[key] if data else self
 
     def needs(self, name: str, above: tuple[str, ...] = ()) -> list[str]:

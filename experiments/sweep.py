@@ -11,153 +11,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 
-import yaml
-
-from experiments.configuration import (
-    PRESETS,
-    Row,
-    Table,
-    configure,
-    load_paper,
-    load_table,
-    nearest,
-    paper_names,
-)
+from experiments.configuration import Row, Table, load_table
+from experiments.grids import PROGRAM, SWEEPS, changed, grid, literal, load_sweep, write_sweeps
 from experiments.records import cell_name
 from experiments.run import COORDINATES, configured, parse, report, selected, with_weights
 from signals.errors import UserError
 
-SWEEPS = Path(__file__).parents[1] / "sweeps"
-PROGRAM = "experiments/run.py"
-COMMAND = ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
 TICK = 0.2  # seconds between looks at what is running
-
-
-# Sweep files ----------------------------------------------------------------------------------------------
-
-
-def sweep_of(paper: str, name: str) -> dict | None:
-    """The sweep whose runs are the cells of a table, None where nothing of it is tested.
-
-    Its parameters are the table's coordinates where their product is the table, and `cell` otherwise.
-    """
-    from experiments.rows import tasks
-
-    table = load_table(paper, name)
-    config = configure(paper, "full", table=table.config)
-    cells = [(row.system, task) for row in table.rows for task in tasks(table, row, config)]
-    if not cells:
-        return None
-    points = [(system, *(getattr(task, key) for key in COORDINATES.values())) for system, task in cells]
-    axes = {
-        axis: list(dict.fromkeys(values))
-        for axis, values in zip(("row", *COORDINATES), zip(*points, strict=True), strict=True)
-    }
-    if set(product(*axes.values())) == set(points):
-        narrowing = {axis: values for axis, values in axes.items() if axis == "row" or len(values) > 1}
-    else:
-        narrowing = {"cell": [cell_name(system, vars(task)) for system, task in cells]}
-    return {
-        "name": f"{paper} {name}",
-        "description": table.title,
-        "project": "wideband",
-        "program": PROGRAM,
-        "command": COMMAND,
-        "method": "grid",
-        "parameters": {
-            "paper": {"value": paper},
-            "table": {"value": name},
-            "preset": {"value": "full"},
-            **{axis: {"values": values} for axis, values in narrowing.items()},
-            "seed": {"values": [0]},
-        },
-    }
-
-
-class Pages(yaml.SafeDumper):
-    """Short collections in a line, long lists of text a line each."""
-
-    def represent_sequence(self, tag, sequence, flow_style=None):
-        flow = len(sequence) < 6 and sum(map(len, map(str, sequence))) < 70
-        return super().represent_sequence(tag, sequence, flow)
-
-    def represent_mapping(self, tag, mapping, flow_style=None):
-        leaf = mapping.keys() <= {"value", "values"} and len(str(mapping)) < 70
-        return super().represent_mapping(tag, mapping, leaf)
-
-
-def write_sweeps(folder: Path) -> list[Path]:
-    """One file for each table of each paper that has cells to test. Returns the files."""
-    folder.mkdir(exist_ok=True)
-    written = []
-    for paper in paper_names():
-        for name in load_paper(paper)["tables"]:
-            if sweep := sweep_of(paper, name):
-                path = folder / f"{paper}_{name}.yaml"
-                text = yaml.dump(sweep, Dumper=Pages, sort_keys=False, allow_unicode=True, width=96)
-                path.write_text("# Written by `python experiments/sweep.py --write` from the table.\n" + text)
-                written.append(path)
-    return written
-
-
-def load_sweep(path: Path) -> dict:
-    """Raises UserError where the file is no sweep of ours."""
-    try:
-        sweep = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `ls {SWEEPS.name}` shows the tables' sweeps.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
-    for key, kind in (("program", str), ("method", str), ("command", list), ("parameters", dict)):
-        if not isinstance(sweep, dict) or not isinstance(sweep.get(key), kind):
-            raise UserError(f"{path} is not a sweep: it needs {key}, as those in {SWEEPS.name}/ have it.")
-    if sweep["program"] != PROGRAM:
-        raise UserError(f"{path}: program {sweep['program']}: {PROGRAM} is needed.")
-    return sweep
-
-
-def changed(sweep: Mapping, changes: Iterable[str]) -> dict:
-    """The sweep with parameters replaced or added, each by one value: `preset=smoke`.
-
-    Raises UserError on what is no parameter. (Keys of the configuration are looked at with the cells.)
-    """
-    parameters = dict(sweep["parameters"])
-    for text in changes:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UserError(f"cannot read {text!r}: parameters are key=value.")
-        if key == "preset" and value not in PRESETS:
-            raise UserError(f"preset={value}" + nearest(value, PRESETS))
-        if "cell" in parameters and key in ("row", *COORDINATES):
-            raise UserError(f"{text}: this sweep goes cell by cell: cell='ROW on TASK' narrows it to one.")
-        parameters[key] = {"value": value}
-    return {**sweep, "parameters": parameters}
-
-
-def grid(sweep: Mapping) -> list[dict]:
-    """The parameters of every run of a grid, in order. Raises UserError where it is none."""
-    axes = {}
-    for key, parameter in sweep["parameters"].items():
-        if not isinstance(parameter, Mapping) or not parameter.keys() & {"value", "values"}:
-            raise UserError(f"parameter {key}: a grid needs its value, or values.")
-        axes[key] = parameter["values"] if "values" in parameter else [parameter["value"]]
-    return [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
-
-
-def literal(sweep: Mapping, parameters: Mapping) -> list[str]:
-    """The command of one run, as `wandb agent` builds it."""
-    pairs = [f"{key}={value}" for key, value in parameters.items()]
-    macros = {
-        "${env}": ["/usr/bin/env"],
-        "${interpreter}": ["python"],
-        "${program}": [sweep["program"]],
-        "${args}": [f"--{pair}" for pair in pairs],
-        "${args_no_hyphens}": pairs,
-    }
-    return [word for part in map(str, sweep["command"]) for word in macros.get(part, [part])]
 
 
 # The cells of a sweep -------------------------------------------------------------------------------------
@@ -234,7 +96,7 @@ def look(jobs: Iterable[Job], prepare: bool = True) -> None:
     """Which jobs are finished and which runs the others need, as run.py finds it.
 
     Recordings are prepared for that, once for all jobs. prepare: false where only what is there is to be
-    looked at: without any record nothing can be finished.
+    looked at: without any record, or the demo corpus that it is of, nothing can be finished.
     """
     from datamodules.library import Library
     from experiments.plan import quiet, wanted_runs, without_missing
@@ -251,9 +113,11 @@ def look(jobs: Iterable[Job], prepare: bool = True) -> None:
         if place not in libraries:
             root, folder, download, workers = place
             libraries[place] = Library(root, folder, download=download, workers=workers, report=report)
-            if not args.corpus:
+            if not args.corpus and prepare:
                 libraries[place].make_demo()
         library, config, done = libraries[place], job.config, []
+        if library.demo and not library.root.is_dir():
+            continue
         try:
             if not args.corpus:
                 config = without_missing(config, library, job.table, lambda line: None)
@@ -388,7 +252,7 @@ def work(jobs: list[Job], slots: list[dict[str, str]], total: int) -> dict[str, 
         if bar.disable:
             report(line)
         else:
-            bar.console.print(line, markup=False, highlight=False)
+            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with bar, interruptible():
         try:
@@ -418,7 +282,7 @@ def work(jobs: list[Job], slots: list[dict[str, str]], total: int) -> dict[str, 
                     end(job, why)
                     told = f"no number for {job.name}: {why}" if why else f"finished {job.name}"
                     tell(f"{told} ({time.monotonic() - started:.0f} s)")
-        except KeyboardInterrupt:
+        except BaseException:
             stop(child for _, child, _ in running.values())
             raise
     return failed

@@ -88,7 +88,7 @@ def begin(tester: Rows, row: Row, report: Callable[[str], None]):
             **({} if swept else place),  # which a sweep has chosen
             group=f"{table.paper} {table.name}",
             name=f"{told(tester, row)} {config['preset']} seed {config['seed']}",
-            job_type="training" if trainings(tester, row) else "baseline",
+            job_type="training" if trainings(tester, row) else "test",
             tags=[table.paper, table.name, config["preset"], tester.protocol],
             notes=table.title,
             config=coordinates(tester, row),

@@ -173,8 +173,7 @@ def test_an_agent_runs_cells_of_a_sweep_and_they_log_to_the_server(server, tiny_
     command = [sys.executable, "experiments/sweep.py", str(tmp_path / "sweep.yaml"), "--agents", "1", *small]
     environ |= {**folders, **account, "PATH": path, "PYTHONPATH": str(HOUSE)}
     done = subprocess.run(command, cwd=HOUSE, env=environ, capture_output=True, text=True, timeout=200)
-    print(done.stdout, done.stderr, server.unknown)
-    assert done.returncode == 0
+    assert done.returncode == 0, (done.stdout, done.stderr, server.unknown)
     assert [args["cell"] for args in server.given] == list(CELLS)
     assert server.heard[-1] == {} and {"run1": True} in server.heard and {"run2": True} in server.heard
     records = [json.loads(file.read_text()) for file in (tmp_path / "runs").glob("*/*/record.json")]

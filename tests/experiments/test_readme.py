@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from experiments import compare, enhance, evaluate, figures, generate, listen, run
+from experiments import compare, enhance, evaluate, figures, generate, listen, run, sweep
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("experiments/papers/*/README.md"))]
 SCRIPTS = {
     f"experiments/{script.__name__.rpartition('.')[2]}.py": script.main
-    for script in (compare, enhance, evaluate, figures, generate, listen, run)
+    for script in (compare, enhance, evaluate, figures, generate, listen, run, sweep)
 }
+SCRIPTS["slurm/run.sbatch"] = run.main  # which hands its arguments on
+OURS = re.compile(r"^\s*(python|torchrun|sbatch)\b.*?\b(experiments/\w+\.py|slurm/run\.sbatch)\b(.*)")
 CHEAP = {"--list", "--dry-run", "--verify"}
 
 
@@ -23,9 +25,7 @@ def commands() -> list[str]:
     for page in PAGES:
         for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
             lines = block.replace("\\\n", " ").splitlines()
-            found += [
-                part.strip() for line in lines for part in line.split("&&") if "python experiments" in part
-            ]
+            found += [part.strip() for line in lines for part in line.split("&&") if OURS.search(part)]
     return list(dict.fromkeys(found))
 
 
@@ -37,6 +37,8 @@ def workshop(tmp_path_factory, tiny_corpus) -> Path:
         fenced = re.search(rf"^```{language}\n(.*?)^```", PAGES[0].read_text(), re.MULTILINE | re.DOTALL)
         (place / name).write_text(fenced[1])
     (place / "recordings").symlink_to(tiny_corpus / "speech")
+    for name in ("sweeps", "experiments"):
+        (place / name).symlink_to(ROOT / name)
     small = ["--preset", "smoke", "data.test_files=1", "datasets.esc50=null", "datasets.audiostock=null"]
     where = [f"data.root={tiny_corpus}", "data.workers=1"]
     with pytest.MonkeyPatch.context() as patch:
@@ -58,14 +60,14 @@ def test_the_commands_are_found():
 @pytest.mark.parametrize("command", commands())
 def test_a_command_works(command, workshop, tiny_corpus, monkeypatch, capsys):
     monkeypatch.chdir(workshop)
-    python, script, *arguments = shlex.split(re.sub("/path/to/[^ ]*", str(tiny_corpus), command))
-    assert python == "python"
-    if script == "experiments/run.py" and not CHEAP & set(arguments):
+    _, script, arguments = OURS.search(re.sub("/path/to/[^ ]*", str(tiny_corpus), command)).groups()
+    arguments, runs = shlex.split(arguments), SCRIPTS[script] is run.main
+    if (runs or script == "experiments/sweep.py") and not CHEAP & set(arguments):
         arguments.append("--dry-run")
     assert SCRIPTS[script](arguments) == 0
     printed = capsys.readouterr()
     assert printed.out or "--output" in arguments
-    if script == "experiments/run.py":
+    if runs:
         assert len(printed.out.splitlines()) > 5
         assert not printed.err
 

@@ -9,11 +9,12 @@ import time
 from functools import cache
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from experiments import sweep
+from experiments import grids, sweep
 from experiments.configuration import configure, load_paper, load_table, paper_names
 from experiments.records import all_records, cell_name, write_json
 from experiments.rows import tasks
@@ -30,7 +31,9 @@ SMALL = {"preset": "smoke", "data.test_files": 1, "pictures": 0, "data.workers":
 
 @cache
 def full(paper: str, name: str) -> dict:
-    return configure(paper, "full", table=load_table(paper, name).config)
+    changes = load_table(paper, name).config
+    first = load_paper(paper)["tables"][0]  # what says nothing otherwise is configured as it is
+    return configure(paper, "full", table=changes) if changes or name == first else full(paper, first)
 
 
 def cells(paper: str, name: str) -> list:
@@ -54,9 +57,9 @@ def enumerated(parameters: dict) -> list[dict]:
 
 def test_one_file_for_each_table_and_one_search_for_each_paper():
     assert all(not cells(*table) for table in NOT_TESTED)
-    grids = {f"{paper}_{name}" for paper, name in SWEPT}
+    tables = {f"{paper}_{name}" for paper, name in SWEPT}
     searches = {f"{paper}_search" for paper in paper_names()}
-    assert {path.stem for path in (HOUSE / "sweeps").glob("*")} == grids | searches
+    assert {path.stem for path in (HOUSE / "sweeps").glob("*")} == tables | searches
 
 
 @pytest.mark.parametrize(("paper", "name"), SWEPT)
@@ -77,7 +80,7 @@ def test_runs_of_a_sweep_are_the_cells_of_its_table(paper, name):
         ]
         assert len(matching) == 1, point  # one run, one cell
         found += matching
-        args = parse(sweep.literal(file, point)[3:])  # and what run.py makes of the command is the same
+        args = parse(grids.literal(file, point)[3:])  # and what run.py makes of the command is the same
         table, rows = selected(args, load_table(paper, name))
         (task,) = (task for row in rows for task in tasks(table, row, full(paper, name)))
         commanded.append((rows[0].system, *task.task, *(int(each.split("=")[1]) for each in args.overrides)))
@@ -87,7 +90,7 @@ def test_runs_of_a_sweep_are_the_cells_of_its_table(paper, name):
 
 
 def test_files_are_written_from_the_tables(tmp_path):
-    for path in sweep.write_sweeps(tmp_path):
+    for path in grids.write_sweeps(tmp_path):
         assert path.read_text() == (HOUSE / "sweeps" / path.name).read_text()
         assert max(map(len, path.read_text().splitlines())) <= 110
 
@@ -107,19 +110,21 @@ def test_files_are_of_the_form_that_wandb_reads(path):
         assert parameter.get("values", [1])
 
 
-@pytest.mark.parametrize("path", sorted((HOUSE / "sweeps").glob("*")), ids=lambda path: path.stem)
-def test_wandbs_own_search_enumerates_the_same(path):
+def test_wandbs_own_search_enumerates_the_same():
     """Its package asks for an older NumPy: here only where it is installed (`pip install --no-deps`)."""
     theirs = pytest.importorskip("sweeps.config", reason="W&B's own package is not installed")
-    file = yaml.safe_load(path.read_text())
-    assert theirs.schema_violations_from_proposed_config(file) == []
-    if file["method"] == "grid":
-        from sweeps import next_runs
+    from sweeps import next_runs
 
-        ours = [sorted(point.items()) for point in sweep.grid(file)]
-        runs = next_runs(theirs.SweepConfig(file), [], n=len(ours) + 1)
-        found = [sorted((key, given["value"]) for key, given in run.config.items()) for run in runs if run]
-        assert sorted(found) == sorted(ours)
+    for path in sorted((HOUSE / "sweeps").glob("*")):
+        file = yaml.safe_load(path.read_text())
+        assert theirs.schema_violations_from_proposed_config(file) == []
+        if file["method"] == "grid":
+            ours = [sorted(point.items()) for point in grids.grid(file)]
+            runs = next_runs(theirs.SweepConfig(file), [], n=len(ours) + 1)
+            found = [
+                sorted((key, given["value"]) for key, given in run.config.items()) for run in runs if run
+            ]
+            assert sorted(found) == sorted(ours)
 
 
 # Commands -------------------------------------------------------------------------------------------------
@@ -131,11 +136,11 @@ def test_commands_are_those_of_the_agent(monkeypatch):
     values = [None, True, False, 3, 1e-5, 0.001, [1, 2], [[0.9, 0.999], ["a"]], {"a": None}]
     texts = ["AudioSR on vctk, 4 kHz", "a b", 'say "x"', "None", "", "=", "ü"]
     parameters = {f"key.{number}": value for number, value in enumerate([*values, *texts])}
-    command = [*sweep.COMMAND, "--fixed", 7, "${args}"]
-    ours = sweep.literal({"program": sweep.PROGRAM, "command": command}, parameters)
+    command = [*grids.COMMAND, "--fixed", 7, "${args}"]
+    ours = grids.literal({"program": grids.PROGRAM, "command": command}, parameters)
     args = {key: {"value": value} for key, value in parameters.items()}
     told = create_sweep_command_args({"args": args})
-    told |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [sweep.PROGRAM]}
+    told |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [grids.PROGRAM]}
     theirs = []  # as `_command_run` of wandb_agent.py joins them
     for word in map(str, create_sweep_command(list(command))):
         theirs += told[word[2:-1]] if word.startswith("${") else [word]
@@ -156,7 +161,7 @@ def test_one_run_of_each_sweep(paper, name, place, tmp_path):
     file = read(f"{paper}_{name}")
     costs = [len(row.parts) + len(row.runs) for row, _ in cells(paper, name)]
     point = enumerated(file["parameters"])[costs.index(min(costs))]
-    command = sweep.literal(file, point | place)
+    command = grids.literal(file, point | place)
     assert command[:3] == ["/usr/bin/env", "python", "experiments/run.py"]
     assert run_main(command[3:]) == 0
     kinds = [record["kind"] for record in all_records(tmp_path / "runs", paper)]
@@ -177,7 +182,7 @@ def test_every_choice_of_a_search_is_one(paper):
     choices = {key: extremes(parameter) for key, parameter in file["parameters"].items()}
     for turn in range(max(map(len, choices.values()))):
         point = {key: values[turn % len(values)] for key, values in choices.items()}
-        args = parse(sweep.literal(file, point)[3:])
+        args = parse(grids.literal(file, point)[3:])
         table, (row,) = selected(args, load_table(paper, point["table"]))
         config = configure(paper, args.preset, args.overrides)
         (task,) = tasks(table, row, config)
@@ -194,7 +199,7 @@ def test_one_run_of_each_search(paper, place, tmp_path):
     file = read(f"{paper}_search")
     point = {key: extremes(parameter)[-1] for key, parameter in file["parameters"].items()}
     point |= {key: 2 for key in point if key.endswith("check_every")}
-    assert run_main(sweep.literal(file, point | place)[3:]) == 0
+    assert run_main(grids.literal(file, point | place)[3:]) == 0
     records = list(all_records(tmp_path / "runs", paper))
     trained = [record["run"] for record in records if record["kind"] == "run"]
     assert file["metric"]["name"].split("/")[0] in trained
@@ -347,10 +352,10 @@ def test_a_grid_here_goes_on_where_it_was_killed(place, tmp_path, monkeypatch, c
     """
     runs = tmp_path / "runs" / "audioedsr"
     parameters = {"paper": "audioedsr", "table": "table3", "scale": 4, **place}
-    parameters |= {"training.steps": 40, "trainer.save_every": 0, "equaliser.check_every": 3}
+    parameters |= {"training.steps": 20, "trainer.save_every": 0, "equaliser.check_every": 3}
     parameters |= {"trainer.max_time": None, "edsr.icnr": True, "unet.skip": False}
     parameters |= {"optimizer.betas": [0.5, 0.9]}
-    file = {"program": sweep.PROGRAM, "command": sweep.COMMAND, "method": "grid"}
+    file = {"program": grids.PROGRAM, "command": grids.COMMAND, "method": "grid"}
     file["parameters"] = {key: {"value": value} for key, value in parameters.items()}
     file["parameters"]["row"] = {"values": ["AudioEDSR", "Linear equaliser", "Spline"]}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(file))
@@ -383,23 +388,22 @@ def test_a_grid_here_goes_on_where_it_was_killed(place, tmp_path, monkeypatch, c
     assert config["optimizer"]["betas"] == [0.5, 0.9]
 
     started.clear()
-    mended = [*command, "equaliser.check_every=1"]
-    assert sweep.main(mended) == 0
-    told = capsys.readouterr()
-    assert sorted(started) == ["AudioEDSR on vctk, x4", "Linear equaliser on vctk, x4"]
-    assert "1 of 3 cells were scored before" in told.out
+    command += ["row=AudioEDSR"]
+    assert sweep.main(command) == 0
+    assert started == ["AudioEDSR on vctk, x4"]
     assert "goes on from its last checkpoint" in (runs / "sweeps" / "table3" / "001.log").read_text()
     records = list(all_records(tmp_path / "runs", "audioedsr"))
     systems = [record["system"] for record in records if record["kind"] == "score"]
-    assert sorted(systems) == ["AudioEDSR", "Linear equaliser", "Spline"]
+    assert sorted(systems) == ["AudioEDSR", "Spline"]
 
     started.clear()
-    assert sweep.main(mended) == 0
-    assert not started and "3 of 3 cells were scored before" in capsys.readouterr().out
-    assert sweep.main([*mended, "--dry-run"]) == 0
+    capsys.readouterr()
+    assert sweep.main(command) == 0
+    assert not started and "1 of 1 cells were scored before" in capsys.readouterr().out
+    assert sweep.main([*command[:-1], "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.endswith("# finished") for line in lines[:3]] == [True] * 3
-    assert lines[3] == "3 cells, 3 finished"
+    assert [line.endswith("# finished") for line in lines[:3]] == [True, False, True]
+    assert lines[3] == "3 cells, 2 finished"
 
 
 # The command ----------------------------------------------------------------------------------------------
@@ -442,12 +446,28 @@ def test_what_is_wrong_is_told_in_a_line(arguments, told, monkeypatch, capsys):
     assert error.startswith("sweep.py: ") and told in error and error.count("\n") == 1
 
 
-def test_agents_are_patient_and_have_a_gpu_each(monkeypatch):
-    started = []
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **how: started.append((command, how["env"])))
+@pytest.mark.parametrize(("codes", "worst"), [([0, 0], 0), ([1, 0], 1), ([0, -15], 143)])
+def test_with_an_account_every_gpu_has_a_patient_agent(codes, worst, monkeypatch, capsys):
+    """The server and its agents are stand-ins here."""
+    created, started = [], []
+
+    def popen(command, env, **_):
+        started.append((command, env))
+        code = codes[len(started) - 1]
+        return SimpleNamespace(wait=lambda: code)
+
+    server = SimpleNamespace(sweep=lambda config, project: created.append((config, project)) or "abc")
+    monkeypatch.setitem(sys.modules, "wandb", server)
+    monkeypatch.setattr(subprocess, "Popen", popen)
     monkeypatch.setattr(sweep, "gpus", lambda: ["0", "1"])
-    sweep.start_agents("abc", "wideband", sweep.environments(None))
+    monkeypatch.setattr(sweep, "account", lambda: True)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    monkeypatch.chdir(HOUSE)
+    assert sweep.main(["sweeps/qista_parameters.yaml", "preset=smoke"]) == worst
+    ((config, project),) = created
+    assert project == "wideband" and config["parameters"]["preset"] == {"value": "smoke"}
     assert [environment["CUDA_VISIBLE_DEVICES"] for _, environment in started] == ["0", "1"]
     assert all(environment["WANDB_AGENT_DISABLE_FLAPPING"] == "true" for _, environment in started)
-    command = started[0][0]
-    assert command[:4] == [sys.executable, "-m", "wandb", "agent"] and command[-1] == "abc"
+    for command, _ in started:
+        assert command[:4] == [sys.executable, "-m", "wandb", "agent"] and command[-1] == "abc"
+    assert "wandb agent --project wideband abc" in capsys.readouterr().out

@@ -68,7 +68,7 @@ def logged() -> list[Logged]:
 
 @pytest.fixture
 def command(tiny_corpus, workplace, tmp_path_factory, monkeypatch):
-    """Runs a command of AudioEDSR's table 3 at `smoke`, as a user without an account who wants W&B offline."""
+    """Runs a command of AudioEDSR's table 3 at `smoke`, as a user who wants W&B offline."""
     import wandb
 
     wandb.teardown()  # which forgets what the environment was
@@ -100,7 +100,7 @@ def test_a_row_is_a_run_with_all_that_it_leaves(command):
     assert command("row=Spline", "row=AudioEDSR", "scale=4") == 0
     spline, edsr = logged()
     record, trained = records()["AudioEDSR"], records()["edsr_x4"]
-    assert (spline.run.job_type, edsr.run.job_type) == ("baseline", "training")
+    assert (spline.run.job_type, edsr.run.job_type) == ("test", "training")
     assert edsr.run.display_name == "AudioEDSR on vctk, x4 smoke seed 0"
     assert (edsr.run.project, edsr.run.run_group) == ("wideband", "audioedsr table3")
     assert {"audioedsr", "table3", "smoke", "published"} == set(edsr.run.tags)
@@ -135,9 +135,13 @@ def test_a_row_is_a_run_with_all_that_it_leaves(command):
         (file,) = edsr.kept(f"{kind}_")
         ours = Path("runs/audioedsr", record["id"], "recordings", kind, f"{id_.replace('/', '_')}.wav")
         assert file.read_bytes() == ours.read_bytes()
-        (line,) = (line for line in edsr.history if f"vctk, x4/{kind}" in line)
-        caption = f"{id_}, {kind}: AudioEDSR on vctk, x4"
-        assert caption in json.dumps(line[f"vctk, x4/{kind}"])
+        shown = {
+            key: value
+            for line in edsr.history
+            for key, value in line.items()
+            if key.startswith(f"vctk, x4/{kind}")
+        }
+        assert f"{id_}, {kind}: AudioEDSR on vctk, x4" in json.dumps(shown)
     assert len(edsr.kept("spectrograms_")) == len(edsr.kept("edsr_x4_")) == 1
     # The weights.
     assert not [name for name in spline.artifacts if name.startswith("audioedsr")]
@@ -153,13 +157,30 @@ def test_a_row_is_a_run_with_all_that_it_leaves(command):
     }
 
 
+def test_trainings_of_one_name_are_told_apart_by_their_hashes(monkeypatch):
+    class Learnt:
+        def __init__(self, hash_: str):
+            self.hash = hash_
+
+        def folder(self, name: str) -> Path:
+            return Path("runs") / f"{name[0]}{self.hash}"
+
+    one, other = Learnt("1"), Learnt("2")
+    monkeypatch.setattr(tracking, "wanted_runs", lambda *_: [(one, "vae"), (one, "net"), (other, "net")])
+    found = {name: folder.name for name, folder in tracking.trainings(None, None).items()}
+    assert found == {"vae": "v1", "net n1": "n1", "net n2": "n2"}
+
+
 def test_a_row_that_is_finished_has_no_run_but_under_a_sweep(command, monkeypatch):
+    import wandb
+
     assert command("row=Spline", "scale=2") == 0
     (before,) = logged()
     assert command("row=Spline", "scale=2") == 0
     assert len(logged()) == 1
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep123")
     monkeypatch.setenv("WANDB_RUN_ID", "of_the_agent")
+    wandb.teardown()
     assert command("row=Spline", "scale=2") == 0
     swept = next(each for each in logged() if each.run.run_id != before.run.run_id)
     assert (swept.run.run_id, swept.run.sweep_id) == ("of_the_agent", "sweep123")

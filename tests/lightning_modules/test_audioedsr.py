@@ -1,9 +1,5 @@
 """King et al.'s trainings: terms, gradients over devices, precision, resuming, and the linear equaliser."""
 
-import os
-import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning
@@ -266,73 +262,6 @@ def test_bf16_mixed_works(build):
     weights = {name: p for name, p in stage.named_parameters() if p.ndim > 1}
     assert [name for name, weight in weights.items() if torch.equal(weight, before[name])] == []
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in stage.parameters())
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-
-import lightning
-import torch
-from torch.utils.data import DataLoader
-
-sys.path.insert(0, {tests!r})
-from test_audioedsr import equaliser, gan, pair_of, trainer_for
-
-
-class Gradients(lightning.Callback):
-    def __init__(self):
-        self.seen = []
-
-    def on_before_optimizer_step(self, trainer, module, optimizer):
-        self.seen.append([p.grad.clone() for group in optimizer.param_groups for p in group["params"]])
-
-
-class Halves(lightning.LightningDataModule):
-    def train_dataloader(self):
-        batches = [(1, 2, 3, 4), (5, 6, 7, 8)]
-        share = 4 // self.trainer.world_size
-        own = slice(share * self.trainer.global_rank, share * (self.trainer.global_rank + 1))
-        return DataLoader([pair_of(*batch[own]) for batch in batches], batch_size=None)
-
-
-def train(devices):
-    torch.set_num_threads(1)
-    strategy = "ddp_find_unused_parameters_true" if devices > 1 else "auto"
-    options = {{"devices": devices, "strategy": strategy, "use_distributed_sampler": False}}
-    gradients = Gradients()
-    critic = {{"channels": 2, "depth": 3, "phase_shuffle": 2}}
-    stage = gan(n_critic=1, dropout=0.0, phase_shuffle=1, critic=critic)
-    trainer = trainer_for(1, gradients, **options)
-    trainer.fit(stage, datamodule=Halves())
-    linear = equaliser()
-    trainer_for(1, **options).fit(linear, datamodule=Halves())
-    return gradients.seen, linear.net[0].weight.detach(), trainer.global_rank
-
-
-if __name__ == "__main__":
-    *result, rank = train(2)
-    if rank == 0:
-        torch.save(result, "two.pt")
-"""
-
-
-def test_two_processes_have_the_gradients_of_one(tmp_path):
-    """On the halves of its batches: the critic's, penalty included, and the generator's; and its filters."""
-    script = tmp_path / "two.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    two, linear_of_two = torch.load(tmp_path / "two.pt", weights_only=True)
-    one, linear_of_one, _ = runpy.run_path(str(script))["train"](1)
-    assert len(one) == len(two) == 4
-    for gradients in zip(one, two, strict=True):
-        scale = max(gradient.abs().max() for gradient in gradients[0])
-        for ours, theirs in zip(*gradients, strict=True):
-            torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5 * scale)
-    torch.testing.assert_close(linear_of_two, linear_of_one, rtol=1e-5, atol=1e-7)
 
 
 # ---------------------------------------------------------------- the linear equaliser

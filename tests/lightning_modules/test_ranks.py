@@ -36,12 +36,11 @@ SHUFFLED = {"n_critic": 1, "phase_shuffle": 1, "critic": {"channels": 2, "depth"
 OTHERS = {  # losses that papers print and options, which no run of theirs has
     "qista/m printed": ("qista", "m", {"weights": {"mse": 1.0, "half_sum": 0.0}}),
     "tfnet/tfnet printed": ("tfnet", "tfnet", {"weights": {"mse": 0.0, "norm": 1.0, "decay": 1e-4}}),
+    "fma_unet/unet accumulated": ("fma_unet", "unet", {"training": {"accumulate": STEPS}}),
     "audioedsr/gan shuffled": ("audioedsr", "gan_x2", {"options": SHUFFLED}),
 }
 INITIAL = ("icnr", "replicator")  # options of how a network begins, or what it hears
-# Of the largest gradient: by so much they differ in float32 where the items only change places.
-TOLERANCE = {"audiosr/nvsr_resunet": 5e-3}  # deep in it, a batch of 4 has but 8 values to normalise
-OTHERWISE = 1e-4
+TOLERANCE = 2e-4  # of the largest gradient: some differ by 3e-5 in float32 where the items only change places
 
 # What one process does ------------------------------------------------------------------------------------
 
@@ -137,6 +136,7 @@ def train(case: str, rank: int = 0, ranks: int = 1) -> dict:
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_epochs=1,
+        accumulate_grad_batches=run["training"].get("accumulate", 1),
         callbacks=gradients,
         logger=False,
         enable_checkpointing=False,
@@ -264,21 +264,20 @@ def loaded(folder: Path, name: str | int) -> list[dict]:
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_train_as_one(case, folder):
     one, (two, other) = train(case), loaded(folder, list(cases()).index(case))
-    tolerance = TOLERANCE.get(case, OTHERWISE)
     assert len(one["gradients"]) == len(two["gradients"]) == len(other["gradients"])
     for ours, theirs, others in zip(one["gradients"], two["gradients"], other["gradients"], strict=True):
         scale = max(gradient.abs().max() for gradient in ours)
         assert scale > 0
         for a, b, c in zip(ours, theirs, others, strict=True):
             assert torch.equal(b, c)  # and so the parameters stay the same on both
-            torch.testing.assert_close(b, a, rtol=0, atol=tolerance * scale)
+            torch.testing.assert_close(b, a, rtol=0, atol=TOLERANCE * scale)
     assert one["without"] == []  # or `finds_unused` is wrong
     assert list(one["state"]) == list(two["state"])
     for name, value in one["state"].items():
         assert torch.equal(two["state"][name], other["state"][name])
         torch.testing.assert_close(two["state"][name], value, rtol=1e-4, atol=1e-6)
     for name, value in one["held_out"].items():
-        torch.testing.assert_close(two["held_out"][name], value, rtol=tolerance, atol=1e-6)
+        torch.testing.assert_close(two["held_out"][name], value, rtol=TOLERANCE, atol=1e-6)
 
 
 def test_sums_and_norms_over_two_processes(folder):
