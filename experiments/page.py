@@ -201,6 +201,7 @@ def run_page(folder: Path, record: Mapping, records: list[Mapping]) -> str:
             "seed": text(identity["seed"]),
             "time": text(training_time(record)) if training else "",
             "memory": text(peak(record)),
+            "processes": text(record["processes"]) if record.get("processes", 1) > 1 else "",
             "released": f"converted from a file of SHA-256 <code>{text(identity.get('released'))}</code>"
             if "released" in identity
             else "",

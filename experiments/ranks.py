@@ -42,7 +42,7 @@ def given_place() -> Place | None:
     Of srun, the environment becomes as torchrun would make it.
     """
     environ = os.environ
-    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "RANK" not in environ:
+    if "RANK" not in environ and int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         from lightning.fabric.plugins.environments import SLURMEnvironment
 
         first = SLURMEnvironment.resolve_root_node_address(environ["SLURM_STEP_NODELIST"])
@@ -89,8 +89,13 @@ class Ranks:
             return
         if self.started_by_us:
             self._start()
-        dist.init_process_group(timeout=STEP_PATIENCE, backend=None if torch.cuda.is_available() else "gloo")
-        self.control = dist.new_group(backend="gloo", timeout=PATIENCE)
+        backend = None if torch.cuda.is_available() else "gloo"  # None: NCCL and gloo
+        try:
+            dist.init_process_group(backend, timeout=STEP_PATIENCE)
+            self.control = dist.new_group(backend="gloo", timeout=PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            self.abandon()
+            raise Abandoned(f"{self.size} processes did not meet: {cause(error)}") from error
 
     def _start(self) -> None:
         with socket.socket() as free:

@@ -11,6 +11,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import yaml
+
 from signals.errors import UserError
 from signals.files import replacing
 
@@ -42,6 +44,12 @@ def known_hash(path: Path) -> str:
 def write_json(path: Path, value: Mapping) -> None:
     with replacing(path) as partial:
         partial.write_text(json.dumps(value, indent=1, sort_keys=True))
+
+
+def write_yaml(path: Path, value: Mapping) -> None:
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast
+    with replacing(path) as partial:
+        partial.write_text(yaml.dump(dict(value), Dumper=dumper, sort_keys=False, allow_unicode=True))
 
 
 def read_record(folder: Path) -> dict | None:

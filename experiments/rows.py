@@ -18,13 +18,21 @@ from experiments.averages import Averages, averages
 from experiments.configuration import LISTENER_METRICS, Column, Row, Table, configure, nearest
 from experiments.page import write_page
 from experiments.ranks import Ranks
-from experiments.records import cause, identity_hash, provenance, read_record, task_name, write_json
+from experiments.records import (
+    cause,
+    identity_hash,
+    provenance,
+    read_record,
+    task_name,
+    write_json,
+    write_yaml,
+)
 from experiments.runs import Runs, alone, count_parameters, library_of, own_device
 from lightning_modules import build_method, find_method, own_source
+from lightning_modules.stage import Stage
 from lightning_modules.super_resolver import SuperResolver
 from signals import versions
 from signals.errors import UserError
-from signals.files import replacing
 from signals.metrics import HALVES, METRICS
 from signals.perceptual import check_installed
 
@@ -64,6 +72,7 @@ class Rows:
     ):
         self.table, self.config, self.protocol = table, config, protocol
         self.library, self.runs, self.report = library, runs, report
+        self.outlines: dict[str, Stage] = {}  # of the runs that were checked, on the meta device
 
     def settings(self, row: Row) -> dict:
         """Of the method: the configuration's for the paper's own method, and the row's changes; resolved."""
@@ -204,7 +213,7 @@ class Rows:
                         " Hz: set data.rate to that, or the test set to null."
                     )
             try:
-                built = {part: count_parameters(self.config, run)[1] for part, run in parts}
+                built = {part: count_parameters(self.config, run, self.outlines)[1] for part, run in parts}
                 build_method(row.method, rate, built, self.settings(row))
             except UserError:
                 raise
@@ -304,8 +313,7 @@ class Rows:
             "provenance": provenance(),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "config.yaml") as file:
-            OmegaConf.save(OmegaConf.create(dict(self.config)), file)
+        write_yaml(folder / "config.yaml", self.config)
         write_json(folder / "record.json", record)
         write_page(folder)
         return record

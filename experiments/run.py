@@ -334,9 +334,8 @@ def selected(args: argparse.Namespace, table: Table) -> tuple[Table, list[Row]]:
 
 def processes(config: Mapping) -> int:
     """How many train one run together. Raises UserError where they cannot."""
-    trainer = config["trainer"]
-    devices, nodes, started = trainer["devices"], trainer["num_nodes"], int(os.environ.get("WORLD_SIZE", 1))
-    if started > 1:  # by torchrun or srun, which know best
+    devices, nodes = config["trainer"]["devices"], config["trainer"]["num_nodes"]
+    if (started := beside_each_other()) > 1:  # by torchrun or srun, which know best
         if devices * nodes not in (1, started):
             told = f"trainer.devices={devices} times trainer.num_nodes={nodes}"
             raise UserError(f"{told}, but {started} processes were started: leave both out.")
@@ -395,15 +394,14 @@ def run(args: argparse.Namespace, ranks=None) -> int:
         ranks.dismiss()
 
 
-def beside_others() -> bool:
-    """Whether torchrun or srun started this process as one of several."""
-    return any(int(os.environ.get(key, 1)) > 1 for key in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+def beside_each_other() -> int:
+    """How many processes torchrun or srun started, of which this is one."""
+    sizes = {"RANK": "WORLD_SIZE", "SLURM_PROCID": "SLURM_STEP_NUM_TASKS"}
+    return max(int(os.environ.get(size, 1)) if rank in os.environ else 1 for rank, size in sizes.items())
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    if not beside_others():
-        return outcome(args, None)
+def run_beside_others(args: argparse.Namespace) -> int:
+    """Rank 0 runs the command; the others do with it what it says."""
     from experiments.ranks import Ranks, given_place
 
     ranks = Ranks(place=given_place())
@@ -412,15 +410,15 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     ranks.join()
     try:
-        return outcome(args, ranks)
+        return run(args, ranks)
     finally:
         ranks.dismiss()
 
 
-def outcome(args: argparse.Namespace, ranks) -> int:
-    """The exit status of the command, whatever happens; its last line says what did."""
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
     try:
-        return run(args, ranks)
+        return run_beside_others(args) if beside_each_other() > 1 else run(args)
     except (UserError, OSError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2

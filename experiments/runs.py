@@ -37,6 +37,7 @@ from experiments.records import (
     provenance,
     read_record,
     write_json,
+    write_yaml,
 )
 from lightning_modules import find_stage, own_source
 from lightning_modules.stage import Stage, Unfilled
@@ -382,8 +383,7 @@ class Runs:
     def begin(self, folder: Path) -> None:
         """Writes the resolved configuration of what is to follow."""
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "config.yaml") as file:
-            OmegaConf.save(OmegaConf.create(dict(self.config)), file)
+        write_yaml(folder / "config.yaml", self.config)
 
     def check_time(self, otherwise: str) -> None:
         """Raises OutOfTime, which says what is `otherwise`, where the command's time is over."""
@@ -399,7 +399,8 @@ class Runs:
         self.check_time("not begun")
         parts = self.parts(name, "train").items()
         told = ", ".join(f"{part} {store.hours:.2f} h, weight {weight}" for part, (store, weight) in parts)
-        many = f", {self.ranks.size} processes" if self.ranks.size > 1 else ""
+        batch, size = self.config["runs"][name]["training"]["batch"], self.ranks.size
+        many = f"; batches of {batch} by {size} processes" if size > 1 else ""
         self.report(f"run {name} {folder.name}: trains on {told}{many}")
         self.begin(folder)
         stage, data = self.beginning(name), self.datamodule(name)
@@ -563,10 +564,15 @@ def parameter_hash(stage: Stage) -> str:
     return found.hexdigest()
 
 
-def count_parameters(config: Mapping, name: str) -> tuple[int, torch.nn.Module]:
-    """Parameters of a run's network, and its stage, on the meta device: nothing is allocated."""
-    run = config["runs"][name]
-    with torch.device("meta"):
-        used = {part: count_parameters(config, other)[1] for part, other in run["uses"].items()}
-        stage = build_stage(run, config["seed"], config["data"]["rate"], used)
-    return sum(p.numel() for p in stage.network.parameters()), stage
+def count_parameters(config: Mapping, name: str, known: dict[str, Stage] | None = None) -> tuple[int, Stage]:
+    """Parameters of a run's network, and its stage, on the meta device: nothing is allocated.
+
+    known: by run, stages that were made so before; this one and those that it uses join them.
+    """
+    known = {} if known is None else known
+    if name not in known:
+        run = config["runs"][name]
+        used = {part: count_parameters(config, other, known)[1] for part, other in run["uses"].items()}
+        with torch.device("meta"):
+            known[name] = build_stage(run, config["seed"], config["data"]["rate"], used)
+    return sum(p.numel() for p in known[name].network.parameters()), known[name]

@@ -1,6 +1,7 @@
 """What tests share: a tiny corpus in the official layouts, and a workplace of their own."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,20 @@ def tiny_corpus(tmp_path_factory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
+@pytest.fixture(scope="session")
+def demo_corpus(tmp_path_factory) -> Path:
+    """The demo corpus, made once for all workers."""
+    from filelock import FileLock
+
+    from datamodules.demo_corpus import write_demo_corpus
+
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    with FileLock(shared / "demo.lock"):
+        write_demo_corpus(shared / "demo", workers=2)
+    return shared / "demo"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def offline():
     """No test has an account."""
@@ -83,10 +98,18 @@ def offline():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_core():
+    """Several workers of pytest share the machine: threads of one would wait for those of the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # of what tests start
+        yield
+
+
 @pytest.fixture(autouse=True)
-def two_threads():
+def one_thread():
     """Commands may set their own number (`trainer.threads`)."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

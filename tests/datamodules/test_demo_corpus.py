@@ -17,11 +17,9 @@ def draw(index: int, seed: int = 0) -> np.ndarray:
     return render(demo_corpus.plan(seed)[index], np.random.default_rng([seed, index]))
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("corpora") / "demo"
-    write_demo_corpus(path, workers=2)
-    return path
+@pytest.fixture
+def root(demo_corpus) -> Path:
+    return demo_corpus
 
 
 SOUNDING = [part for part in PARTS if part != "fma_metadata"]

@@ -244,10 +244,24 @@ def test_a_process_that_is_killed_ends_the_command_and_the_next_one_goes_on(tiny
     assert command.returncode == 128 + signal.SIGUSR1
     until(lambda: not alive(other), 10)
 
-    command = started(workplace, tiny_corpus, *LONG, OFTEN, "trainer.devices=2")
-    (other,) = until(lambda: children(command.pid))
-    command.kill()
-    command.communicate(timeout=60)
+
+@forks
+def test_what_a_killed_process_has_started_ends_with_it(tmp_path):
+    """Forked: a process that starts another one, and is gone."""
+    from experiments.ranks import ends_with
+
+    def looked_after() -> int:
+        ends_with(parent=os.getppid())
+        (tmp_path / "started").touch()
+        time.sleep(60)
+        return 0
+
+    parent = forked(lambda: (tmp_path / "pid").write_text(str(forked(looked_after))) and time.sleep(60))
+    until((tmp_path / "started").exists)
+    other = int((tmp_path / "pid").read_text())
+    assert alive(other)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
     until(lambda: not alive(other), 10)
 
 
@@ -299,6 +313,8 @@ def test_started_beside_others_the_launcher_says_how_many(monkeypatch):
     config = configure("audioedsr", "smoke")
     assert processes(config) == 1
     monkeypatch.setenv("WORLD_SIZE", "4")
+    assert processes(config) == 1  # something else's
+    monkeypatch.setenv("RANK", "0")
     assert processes(config) == 4
     config["trainer"] |= {"devices": 2, "num_nodes": 2}
     assert processes(config) == 4

@@ -63,6 +63,9 @@ def values(items) -> dict:
 
 
 def logged() -> list[Logged]:
+    import wandb
+
+    wandb.teardown()  # which waits until all is written
     return [Logged(folder) for folder in sorted(Path("wandb-runs").glob("wandb/offline-run-*"))]
 
 
@@ -98,7 +101,7 @@ def records() -> dict[str, dict]:
 
 def test_a_row_is_a_run_with_all_that_it_leaves(command):
     assert command("row=Spline", "row=AudioEDSR", "scale=4") == 0
-    spline, edsr = logged()
+    spline, edsr = sorted(logged(), key=lambda each: each.run.job_type)
     record, trained = records()["AudioEDSR"], records()["edsr_x4"]
     assert (spline.run.job_type, edsr.run.job_type) == ("test", "training")
     assert edsr.run.display_name == "AudioEDSR on vctk, x4 smoke seed 0"
