@@ -24,6 +24,9 @@ class WholeFiles(TorchCheckpointIO):
             torch.save(checkpoint, partial)
 
 
+STOPPING = [name for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # Windows has but the first
+
+
 class OutOfTime(UserError):
     """The command's time is over, or it was told to stop. The message follows on the name of a run."""
 
@@ -49,10 +52,11 @@ class Deadline:
     def heed(self) -> None:
         """From now on SIGTERM and SIGUSR1 (of schedulers, before they kill) let it stop, not end at once."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGUSR1):
-                signal.signal(number, self._told)
+            for name in STOPPING:
+                signal.signal(getattr(signal, name), lambda number, _: self.tell(number))
 
-    def _told(self, number: int, _) -> None:
+    def tell(self, number: int) -> None:
+        """It is over now, by a signal of that number."""
         self.at, self.signal, self.why = time.monotonic(), number, signal.Signals(number).name
 
 
@@ -86,11 +90,13 @@ class Checkpoints(lightning.Callback):
         if batch_idx % trainer.accumulate_grad_batches:  # gradients that wait for others are not saved
             return
         due = time.monotonic() - self.saved >= self.period
-        wanted = self.agree(2 if self.deadline.over else int(due))
+        wanted = self.agree(2 + (self.deadline.signal or 0) if self.deadline.over else int(due))
         # Before the first batch of an epoch, the end of the last one was saved.
         if batch_idx > 0 and wanted:
             self.save(trainer)
-        if wanted == 2:
+        if wanted > 2:  # one process was told by a signal, and all of them are now
+            self.deadline.tell(wanted - 2)
+        if wanted >= 2:
             steps = trainer.max_epochs * trainer.num_training_batches
             raise OutOfTime(
                 f"stopped by {self.deadline.why} after {int(module.batches_seen)} of {steps} steps; "

@@ -21,18 +21,20 @@ def forget_peak(device: torch.device) -> None:
             FORGET.write_text("5")
 
 
-def peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int | None:
     """Bytes: of tensors on a CUDA device, elsewhere of this process, mapped files that it has read included.
 
-    The most since `forget_peak`. Processes that load data are not in it.
+    The most since `forget_peak`. Processes that load data are not in it. None where the system does not say.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     resident = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text()) if STATUS.is_file() else None
     if resident:
         return int(resident[1]) * 2**10
-    import resource  # which Windows does not have
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 2**10
 
@@ -65,7 +67,7 @@ class Cost(lightning.Callback):
         """Adds what was spent since it was last counted."""
         now = time.perf_counter()
         self.seconds, self.counted = self.seconds + now - self.counted, now
-        self.memory = max(self.memory, peak_memory(self.device))
+        self.memory = max(self.memory, peak_memory(self.device) or 0)
 
     def state_dict(self) -> dict:
         self.count()

@@ -37,7 +37,7 @@ class Found(NamedTuple):
     measured: set[str]
     seconds: float
     audio_seconds: float
-    memory: int = 0
+    memory: int | None = None
 
     @classmethod
     def joined(cls, shares: Sequence["Found"]) -> "Found":
@@ -47,7 +47,7 @@ class Found(NamedTuple):
             set().union(*(share.measured for share in shares)),
             sum(share.seconds for share in shares),
             sum(share.audio_seconds for share in shares),
-            max(share.memory for share in shares),
+            max((share.memory for share in shares if share.memory), default=None),
         )
 
 

@@ -19,7 +19,8 @@ def corpus_of(part: Mapping) -> dict:
 class Library:
     """Corpora below `root` (None: the demo corpus, made below `folder`), their stores below `folder`.
 
-    workers: processes that decode (None: one a core). report: called with each line worth reading.
+    workers: processes that decode (None: one a core). report: called with each line worth reading. prepare:
+    false where only stores that are there are to be had, and Unprepared is raised for others.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class Library:
         download: bool = False,
         workers: int | None = None,
         report: Callable[[str], None] = print,
+        prepare: bool = True,
     ):
         self.folder, self.download, self.report = Path(folder), download, report
+        self.prepare = prepare
         self.workers = workers or os.cpu_count() or 1
         self.demo = root is None
         self.root = self.folder / "demo" if root is None else Path(root).expanduser()
@@ -73,9 +76,8 @@ class Library:
         key = (rate, resampling, selection)
         if key not in self._stores:
             name = selection.corpus.replace("/", "-")
-            store = prepare(
-                selection.items, rate, self.folder / "stores", f"{name}-{split}", self.workers, resampling
-            )
+            place = (self.folder / "stores", f"{name}-{split}")
+            store = prepare(selection.items, rate, *place, self.workers, resampling, self.prepare)
             for id_, reason in store.left_out.items():
                 self.report(f"left out: {selection.corpus}/{id_}: {reason}")
             if selection.min_bandwidth:

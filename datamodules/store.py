@@ -193,14 +193,24 @@ def listing_key(items: tuple[Item, ...], rate: int, resampling: str) -> str:
     return hashlib.sha256(json.dumps([STORE_VERSION, rate, resampling, files]).encode()).hexdigest()[:16]
 
 
+class Unprepared(UserError):
+    """A store is not there yet, and was not to be built."""
+
+
 def prepare(
-    items: tuple[Item, ...], rate: int, root: Path, name: str, workers: int = 1, resampling: str = "soxr"
+    items: tuple[Item, ...],
+    rate: int,
+    root: Path,
+    name: str,
+    workers: int = 1,
+    resampling: str = "soxr",
+    build: bool = True,
 ) -> Store:
     """The store of these files, built if it is not there yet (in parallel, with a progress bar).
 
     root: folder of all stores. name: a readable prefix of its folder. resampling: how the files come to
-    `rate` Hz, a name in RESAMPLERS. Raises UserError if no file is usable, two have one id, or the resampling
-    is unknown.
+    `rate` Hz, a name in RESAMPLERS. build: false where it must be there, or Unprepared is raised. Raises
+    UserError if no file is usable, two have one id, or the resampling is unknown.
     """
     if resampling not in RESAMPLERS:
         raise UserError(f"unknown resampling {resampling}: one of {', '.join(RESAMPLERS)}.")
@@ -208,9 +218,11 @@ def prepare(
     if count > 1:
         paths = " and ".join([str(item.path) for item in items if item.id == id_][:2])
         raise UserError(f"corpus {name}: {paths} have one id, {id_}: rename one of them.")
-    root.mkdir(parents=True, exist_ok=True)
     key = listing_key(items, rate, resampling)
     folder = root / f"{name.replace('/', '_')}-{rate}-{key}"
+    if not build and not folder.is_dir():
+        raise Unprepared(f"{folder} is not prepared yet.")
+    root.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             partial = Path(f"{folder}.partial")

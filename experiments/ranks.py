@@ -89,19 +89,20 @@ class Ranks:
             return
         if self.started_by_us:
             self._start()
-        backend = None if torch.cuda.is_available() else "gloo"  # None: NCCL and gloo
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
             dist.init_process_group(backend, timeout=STEP_PATIENCE)
             self.control = dist.new_group(backend="gloo", timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:
             self.abandon()
-            raise Abandoned(f"{self.size} processes did not meet: {cause(error)}") from error
+            raise Abandoned(f"{self.size} processes did not meet, {cause(error)}") from error
 
     def _start(self) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         os.environ |= environment(0, self.size, port)
+        os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # of a torchrun that started this process alone
         command = [sys.executable, "-m", "experiments.ranks", str(os.getpid())]
         for rank in range(1, self.size):
             path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -145,7 +146,7 @@ class Ranks:
             self.abandon()
             if not isinstance(error, Exception):
                 raise
-            raise Abandoned(f"with {self.size} processes: {cause(error)}") from error
+            raise Abandoned(f"of {self.size} processes one failed, {cause(error)}") from error
         for failure in (answer, *told):
             if isinstance(failure, Exception):
                 raise failure
@@ -176,9 +177,12 @@ class Ranks:
             return
         children, self.children = self.children, []
         self._say(None)
+        self.leave()  # as the others do now: NCCL ends with all together
         for child in children:
-            child.wait()
-        self.leave()
+            try:
+                child.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                child.kill()
 
     def leave(self) -> None:
         self.control = None
@@ -189,7 +193,7 @@ class Ranks:
         """Rank 0: whatever the others are doing."""
         children, self.children = self.children, []
         for child in children:
-            child.terminate()
+            child.kill()  # SIGTERM lets a training go on to its next step, which waits for rank 0
         self.control = None
         self._forget()
 

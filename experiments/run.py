@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -145,7 +145,7 @@ def train_runs(tester, row: Row, missing: dict[tuple, str]) -> None:
             missing[runs, name] = f"run {name} {stop}"
         except Abandoned as stop:
             leave_traceback(runs.folder(name))
-            raise Abandoned(f"run {name} failed {stop}") from stop
+            raise Abandoned(f"run {name} failed: {stop}") from stop
         except Exception as error:  # whatever it is, it ends this run only
             missing[runs, name] = f"run {name} failed: {cause(error)}"
             leave_traceback(runs.folder(name))
@@ -216,19 +216,16 @@ def count_finished(tester, rows: list[Row]) -> int:
 
 def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row], library, ranks) -> int:
     """Corpora, training, tests, and the table beside the published one."""
-    import torch
-
     from experiments.figures import draw_of
     from experiments.page import write_index
     from experiments.plan import print_corpora, quiet, without_missing
     from experiments.rows import Rows, tasks
-    from experiments.runs import Runs, check_trainer, deadline
+    from experiments.runs import Runs, check_trainer, deadline, keep_to_threads
     from experiments.tracking import tracked
 
     quiet()
-    if config["trainer"]["threads"]:
-        torch.set_num_threads(config["trainer"]["threads"])
-    failed: dict[tuple[str, str], str] = {}
+    keep_to_threads(config)
+    failures: list[dict[tuple[str, str], str]] = []  # of each seed
     until = deadline(config)
     if not args.corpus:
         library.make_demo()
@@ -247,24 +244,31 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
         if done := count_finished(tester, rows):
             report(f"{done} cells were scored before, nothing to do for them")
         missing: dict[tuple, str] = {}
+        failures.append({})
         for row in rows:
             with tracked(tester, row, report):
                 train_runs(tester, row, missing)
-                failed |= test_row(tester, row, missing)
+                failures[-1] |= test_row(tester, row, missing)
     draw_of(table, Path(config["output"]), args.preset, args.protocol, report)
     write_index(Path(config["output"]))
     show([table], Path(config["output"]), "terminal", args.preset, args.protocol)
-    for why in dict.fromkeys(failed.values()):
-        told = []
-        for row in rows:
-            wanted = [task.key for task in tasks(table, row, config)]
-            keys = [key for key in wanted if failed.get((row.system, key)) == why]
-            if keys:
-                told.append(row.system if keys == wanted else f"{row.system} ({', '.join(keys)})")
-        print(f"run.py: no number for {', '.join(told)}: {why}", file=sys.stderr)
+    wanted = {row.system: [task.key for task in tasks(table, row, config)] for row in rows}
+    for line in dict.fromkeys(line for failed in failures for line in reasons(failed, wanted)):
+        print(f"run.py: {line}", file=sys.stderr)
     if until.signal:  # as if it had ended there: schedulers and shells know what that means
         return 128 + until.signal
-    return 1 if failed else 0
+    return 1 if any(failures) else 0
+
+
+def reasons(failed: Mapping[tuple[str, str], str], wanted: Mapping[str, list[str]]) -> Iterator[str]:
+    """A line for each reason: the rows, or what of their tasks, that have no number for it."""
+    for why in dict.fromkeys(failed.values()):
+        told = []
+        for system, tasks in wanted.items():
+            keys = [key for key in tasks if failed.get((system, key)) == why]
+            if keys:
+                told.append(system if keys == tasks else f"{system} ({', '.join(keys)})")
+        yield f"no number for {', '.join(told)}: {why}"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -395,8 +399,10 @@ def run(args: argparse.Namespace, ranks=None) -> int:
 
 
 def beside_each_other() -> int:
-    """How many processes torchrun or srun started, of which this is one."""
+    """How many processes torchrun or srun started, of which this is one. Agents of a sweep run alone."""
     sizes = {"RANK": "WORLD_SIZE", "SLURM_PROCID": "SLURM_STEP_NUM_TASKS"}
+    if "WANDB_SWEEP_ID" in os.environ:
+        return 1
     return max(int(os.environ.get(size, 1)) if rank in os.environ else 1 for rank, size in sizes.items())
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -56,15 +57,20 @@ def trainer_options(config: Mapping, ranks: Ranks | None = None) -> dict:
         "use_distributed_sampler": False,
         "plugins": [LightningEnvironment()],  # ours to start: not torchrun's or SLURM's to Lightning
     }
-    if ranks and ranks.size > 1:
-        return options | {"devices": place.local_size, "num_nodes": place.nodes}
-    return options
+    return options | {"devices": place.local_size, "num_nodes": place.nodes}
 
 
 def own_device(config: Mapping, ranks: Ranks) -> dict:
     """Of one process alone: it tests or checks on the device that it trains on."""
     on_gpu = config["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
     return trainer_options(config) | {"devices": [ranks.place.local_rank] if on_gpu else 1}
+
+
+def keep_to_threads(config: Mapping) -> None:
+    """`trainer.threads`, of this process and of those that it starts; Lightning asks for the variable."""
+    if threads := config["trainer"]["threads"]:
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def check_trainer(config: Mapping, ranks: Ranks) -> None:
@@ -341,6 +347,10 @@ class Runs:
         if name not in self._stages:
             folder = self.folder(name)
             stage = self.finished(name, folder)
+            if stage is None and self.ranks.place.rank:
+                raise UserError(
+                    f"{folder} of rank 0 is not seen here: do all machines share {folder.parent}?"
+                )
             if stage is None:
                 busy = f"run {name} {folder.name}: another process trains it, waiting"
                 with alone(folder, busy, self.report, self.until):  # which may have finished it then
@@ -405,15 +415,18 @@ class Runs:
         self.begin(folder)
         stage, data = self.beginning(name), self.datamodule(name)
         checkpoint, best = folder / "last.ckpt", folder / "best.ckpt"
-        if checkpoint.is_file():
+        if resume := checkpoint.is_file():
             self.report(f"run {name} {folder.name}: goes on from its last checkpoint")
         chosen = loggers(folder, name, self.report)
         training, cost = self.config["runs"][name]["training"], Cost()
         watching = [TrainingProgress(name, training["steps"]), cost]
-        fit = partial(self.fit, name, stage, data, folder, watching, chosen)
-        told = self.ranks.together(fit, fit_along, self.paper, self.config, name, in_step=True)
-        if len(set(told)) > 1:
-            raise UserError(f"run {name}: the processes ended with different weights; remove {folder}.")
+        fit = partial(self.fit, name, stage, data, folder, resume, watching, chosen)
+        asked = (self.paper, self.config, name, resume)
+        told = self.ranks.together(fit, fit_along, *asked, in_step=True)
+        if len(set(told)) > 1:  # nothing of it can be trusted
+            checkpoint.unlink(missing_ok=True)
+            best.unlink(missing_ok=True)
+            raise UserError("the processes ended with different weights; the same command begins anew")
         if best.is_file():  # not, where all diverged
             stage.load_state_dict(torch.load(best, weights_only=True))
         self.finish(name, folder, stage, data, cost)
@@ -435,10 +448,11 @@ class Runs:
         stage: Stage,
         data: PairDataModule,
         folder: Path,
+        resume: bool,
         watching: Iterable[lightning.Callback] = (),
         loggers: Iterable[Logger] | bool = False,
     ) -> str:
-        """Trains in place, with all ranks, from the last checkpoint if there is one.
+        """Trains in place, with all ranks. resume: from the last checkpoint.
 
         Returns a hash of the parameters, which is the same on all ranks.
         """
@@ -467,8 +481,8 @@ class Runs:
             enable_checkpointing=False,
             **options,
         )
-        resume = str(checkpoint) if checkpoint.is_file() else None
-        trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
+        begun = {"ckpt_path": str(checkpoint), "weights_only": True} if resume else {}
+        trainer.fit(stage, datamodule=data, **begun)
         return parameter_hash(stage)
 
     def strategy(self, stage: Stage) -> str:
@@ -530,7 +544,7 @@ class Runs:
             "seconds": round(seconds, 3),
             "steps_per_second": steps_per_second and round(steps_per_second, 4),
             "memory": memory,
-            "processes": self.ranks.size,
+            "processes": 1 if steps_per_second is None else self.ranks.size,
             "provenance": provenance(),
         }
         write_json(folder / "record.json", record)
@@ -542,10 +556,11 @@ class Runs:
         return trainer.validate(stage, datamodule=data, verbose=False)[0]
 
 
-def fit_along(ranks: Ranks, paper: str, config: Mapping, name: str) -> str:
+def fit_along(ranks: Ranks, paper: str, config: Mapping, name: str, resume: bool) -> str:
     """What the other ranks do while rank 0 trains a run."""
+    keep_to_threads(config)
     runs = Runs(paper, config, library_of(config), lambda line: None, Deadline(), ranks)
-    return runs.fit(name, runs.beginning(name), runs.datamodule(name), runs.folder(name))
+    return runs.fit(name, runs.beginning(name), runs.datamodule(name), runs.folder(name), resume)
 
 
 def library_of(config: Mapping, report: Callable[[str], None] = lambda line: None) -> Library:

@@ -99,6 +99,7 @@ def look(jobs: Iterable[Job], prepare: bool = True) -> None:
     looked at: without any record, or the demo corpus that it is of, nothing can be finished.
     """
     from datamodules.library import Library
+    from datamodules.store import Unprepared
     from experiments.plan import quiet, wanted_runs, without_missing
     from experiments.rows import Rows, tasks
     from experiments.runs import Runs
@@ -112,7 +113,8 @@ def look(jobs: Iterable[Job], prepare: bool = True) -> None:
         place = (data["root"], data["folder"], data["download"], data["workers"])
         if place not in libraries:
             root, folder, download, workers = place
-            libraries[place] = Library(root, folder, download=download, workers=workers, report=report)
+            how = {"download": download and prepare, "workers": workers, "prepare": prepare}
+            libraries[place] = Library(root, folder, report=report, **how)
             if not args.corpus and prepare:
                 libraries[place].make_demo()
         library, config, done = libraries[place], job.config, []
@@ -127,6 +129,8 @@ def look(jobs: Iterable[Job], prepare: bool = True) -> None:
                 for row in job.rows:
                     done += [tester.finished(row, task) for task in tasks(job.table, row, config)]
                 job.needs |= {each.folder(name) for each, name in wanted_runs(tester, job.rows)}
+        except Unprepared:
+            continue
         except UserError as error:
             job.blocked = str(error)
         else:
@@ -166,7 +170,8 @@ def environments(agents: int | None) -> list[dict[str, str]]:
     shared = {**os.environ, "PATH": here}  # `python` is the one that runs this
     if devices:
         return [shared | {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} for slot in range(agents)]
-    threads = max(1, len(os.sched_getaffinity(0)) // agents)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // agents)
     return [{"OMP_NUM_THREADS": str(threads), **shared} for _ in range(agents)]
 
 

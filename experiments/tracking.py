@@ -13,6 +13,7 @@ from callbacks.curves import CurveLogger, WandbCurves
 from experiments.compare import FIELDS, lines
 from experiments.configuration import Row, load_table
 from experiments.plan import wanted_runs
+from experiments.ranks import Abandoned
 from experiments.records import cause, cell_name, identity_hash, read_record, task_name
 from experiments.rows import Rows, tasks
 
@@ -54,6 +55,8 @@ def tracked(tester: Rows, row: Row, report: Callable[[str], None]) -> Iterator[N
             for name, folder in untrained.items():
                 log_training(run, name, folder)
         code = 0 if not unfinished(tester, row) else STOPPED if tester.runs.until.over else 1
+    except Abandoned:
+        raise
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
         code = STOPPED
         raise

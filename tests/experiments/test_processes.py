@@ -230,14 +230,14 @@ def test_a_process_that_is_killed_ends_the_command_and_the_next_one_goes_on(tiny
     os.kill(other, signal.SIGKILL)
     told, _ = command.communicate(timeout=60)
     assert command.returncode == 1
-    assert "process 1 of 2 failed" in told or "run edsr_x2 failed with 2 processes" in told
+    assert "process 1 of 2 failed" in told or "run edsr_x2 failed: of 2 processes one failed" in told
 
     command = started(workplace, tiny_corpus, *LONG, OFTEN, "trainer.devices=2")
     (other,) = until(lambda: children(command.pid))
     (checkpoint,) = saved()
     before = checkpoint.stat().st_mtime
     until(lambda: checkpoint.stat().st_mtime > before)
-    command.send_signal(signal.SIGUSR1)
+    os.kill(other, signal.SIGUSR1)  # one is enough
     told, _ = command.communicate(timeout=60)
     assert "goes on from its last checkpoint" in told
     assert "stopped by SIGUSR1 after" in told
@@ -269,7 +269,7 @@ def test_what_a_killed_process_has_started_ends_with_it(tmp_path):
 def test_a_job_that_was_told_to_stop_goes_back_into_the_queue(workplace, ended, queued):
     """slurm/run.sbatch with commands that stand in for SLURM's and for Python."""
     stand_ins = {
-        "srun": 'shift; exec "$@"',
+        "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
         "scontrol": 'echo "$@" >> queue',
         "python": f'echo "$@" > asked; exit {ended}',
     }
@@ -316,6 +316,9 @@ def test_started_beside_others_the_launcher_says_how_many(monkeypatch):
     assert processes(config) == 1  # something else's
     monkeypatch.setenv("RANK", "0")
     assert processes(config) == 4
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_SWEEP_ID", "sweep")  # agents side by side are no ranks
+        assert processes(config) == 1
     config["trainer"] |= {"devices": 2, "num_nodes": 2}
     assert processes(config) == 4
     config["trainer"] |= {"num_nodes": 3}
@@ -377,10 +380,30 @@ def test_other_weights_on_another_process_are_no_result(tiny_corpus, workplace, 
     from experiments import run
     from experiments.ranks import Ranks
 
-    monkeypatch.setattr(Ranks, "together", lambda self, mine, *_, **__: [mine(), "others"])
-    assert run.main([*EXACT, *QUICK, f"data.root={tiny_corpus}"]) == 1
+    command = [*EXACT, *QUICK, f"data.root={tiny_corpus}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Ranks, "together", lambda self, mine, *_, **__: [mine(), "others"])
+        assert run.main(command) == 1
     assert "the processes ended with different weights" in capsys.readouterr().err
     assert not list(workplace.glob("runs/*/*/record.json"))
+    assert run.main(command) == 0  # the same command trusts nothing of it
+    assert "goes on from" not in capsys.readouterr().out
+
+
+def test_alone_a_process_takes_one_device_of_many(monkeypatch):
+    import lightning
+    from lightning.pytorch.accelerators import CPUAccelerator
+    from lightning.pytorch.strategies import SingleDeviceStrategy
+
+    from experiments.configuration import configure
+    from experiments.ranks import Ranks
+    from experiments.runs import own_device, trainer_options
+
+    monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 4))
+    config = configure("audioedsr", "smoke")
+    for options in (trainer_options(config), trainer_options(config, Ranks(1)), own_device(config, Ranks(2))):
+        trainer = lightning.Trainer(logger=False, enable_checkpointing=False, **options)
+        assert isinstance(trainer.strategy, SingleDeviceStrategy) and trainer.world_size == 1
 
 
 if __name__ == "__main__":

@@ -404,6 +404,9 @@ def test_a_grid_here_goes_on_where_it_was_killed(place, tmp_path, monkeypatch, c
     lines = capsys.readouterr().out.splitlines()
     assert [line.endswith("# finished") for line in lines[:3]] == [True, False, True]
     assert lines[3] == "3 cells, 2 finished"
+    assert sweep.main([*command[:-1], "--dry-run", f"data.folder={tmp_path / 'fresh'}"]) == 0
+    assert capsys.readouterr().out.splitlines()[3] == "3 cells, 0 finished"
+    assert not (tmp_path / "fresh").exists()  # nothing is prepared for that
 
 
 # The command ----------------------------------------------------------------------------------------------
