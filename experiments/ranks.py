@@ -175,8 +175,12 @@ class Ranks:
         """Rank 0: there is nothing more to do."""
         if self.control is None:
             return
+        try:
+            self._say(None)
+        except RuntimeError:  # they are gone already
+            self.abandon()
+            return
         children, self.children = self.children, []
-        self._say(None)
         self.leave()  # as the others do now: NCCL ends with all together
         for child in children:
             try:
