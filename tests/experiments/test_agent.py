@@ -160,6 +160,7 @@ def server():
     server.server_close()
 
 
+@pytest.mark.slow
 def test_an_agent_runs_cells_of_a_sweep_and_they_log_to_the_server(server, tiny_corpus, tmp_path):
     sweep = yaml.safe_load(SWEEP.read_text())
     sweep["parameters"]["cell"]["values"] = list(CELLS)

@@ -104,6 +104,7 @@ def records(folder: Path, kind: str) -> dict[str, dict]:
     return {record["id"]: record for record in found if record["kind"] == kind}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_anywhere_it_ends_the_same(tiny_corpus, tmp_path):
     from safetensors.torch import load_file

@@ -219,6 +219,7 @@ LONG = (*EXACT[:-1], "runs.edsr_x2.training.steps=200000", "runs.edsr_x2.trainin
 OFTEN = "trainer.save_every=0.01"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs ps as Linux has it")
 def test_a_process_that_is_killed_ends_the_command_and_the_next_one_goes_on(tiny_corpus, workplace):
     def saved() -> list[Path]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -198,7 +197,7 @@ def test_an_interrupted_row_goes_on_under_its_id(command, monkeypatch):
     def interrupted(self, *arguments):
         steps.append(len(steps))
         if len(steps) == 4:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         return step(self, *arguments)
 
     with monkeypatch.context() as patch:
@@ -263,6 +262,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pgrep")
 def test_a_training_outlives_the_process_of_wandb(command):
     arguments = [*command.first, "row=AudioEDSR", "row=Spline", "scale=4"]
