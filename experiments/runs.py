@@ -47,6 +47,9 @@ from signals import versions
 from signals.errors import UserError
 from signals.files import replacing
 
+with torch.device("meta"):
+    torch.empty(0)  # at its first use PyTorch notes what makes tensors; transformers replaces one at times
+
 
 def trainer_options(config: Mapping, ranks: Ranks | None = None) -> dict:
     """Where and how fast; none of it names a run. Of one process on its own device, or of all `ranks`."""

@@ -304,3 +304,15 @@ def test_full_networks_have_the_parameters_of_the_released_ones(run, parameters)
     count, stage = count_parameters(configure("audiosr", "full"), run)
     assert count == parameters
     assert all(parameter.is_meta for parameter in stage.parameters())
+
+
+def test_parameters_are_counted_after_transformers_has_loaded_a_model():
+    """Within, `torch.linspace` is another: PyTorch's list of what makes tensors must not have that."""
+    import torch
+    from transformers.initialization import meta_device_safe_creation_ops
+
+    with torch.device("meta"), meta_device_safe_creation_ops():
+        torch.ones(1)
+    config = configure("audiosr", "smoke")
+    (name, *_) = [name for name, run in config["runs"].items() if run["stage"] == "nuwave"]
+    assert count_parameters(config, name)[1].levels.is_meta
