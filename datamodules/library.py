@@ -43,6 +43,12 @@ class Library:
         if root is not None and not self.root.is_dir():
             raise UserError(f"data.root={root}: no such folder.")
 
+    @classmethod
+    def of(cls, data: Mapping, **options) -> "Library":
+        """Of a configuration's `data`. options: over it."""
+        given = {"download": data["download"], "workers": data["workers"]}
+        return cls(data["root"], data["folder"], **given | options)
+
     def make_demo(self) -> None:
         """Writes the demo corpus where it is the root and not there yet."""
         if self.demo:

@@ -27,7 +27,7 @@ from experiments.records import (
     write_json,
     write_yaml,
 )
-from experiments.runs import Runs, alone, count_parameters, keep_to_threads, library_of, own_device
+from experiments.runs import Runs, alone, count_parameters, keep_to_threads, own_device
 from lightning_modules import build_method, find_method, own_source
 from lightning_modules.stage import Stage
 from lightning_modules.super_resolver import SuperResolver
@@ -361,7 +361,7 @@ def measure_along(
     """What the other ranks do while rank 0 tests a row on a task."""
     keep_to_threads(config)
     if ranks.kept.get("asked") != (table, config, protocol):  # trained parts stay for the next task
-        library = library_of(config)
+        library = Library.of(config["data"], report=lambda line: None)
         runs = Runs(table.paper, config, library, lambda line: None, Deadline(), ranks)
         tester = Rows(table, config, protocol, library, runs, lambda line: None)
         ranks.kept = {"asked": (table, config, protocol), "tester": tester}

@@ -377,10 +377,7 @@ def run(args: argparse.Namespace, ranks=None) -> int:
         rows = with_weights(table, rows, config)
     from datamodules.library import Library
 
-    data = config["data"]
-    library = Library(
-        data["root"], data["folder"], download=data["download"], workers=data["workers"], report=report
-    )
+    library = Library.of(config["data"], report=report)
     from experiments.rows import tasks
 
     if rows and not any(tasks(table, row, config) for row in rows):

@@ -562,16 +562,9 @@ class Runs:
 def fit_along(ranks: Ranks, paper: str, config: Mapping, name: str, resume: bool) -> str:
     """What the other ranks do while rank 0 trains a run."""
     keep_to_threads(config)
-    runs = Runs(paper, config, library_of(config), lambda line: None, Deadline(), ranks)
+    library = Library.of(config["data"], report=lambda line: None)
+    runs = Runs(paper, config, library, lambda line: None, Deadline(), ranks)
     return runs.fit(name, runs.beginning(name), runs.datamodule(name), runs.folder(name), resume)
-
-
-def library_of(config: Mapping, report: Callable[[str], None] = lambda line: None) -> Library:
-    """Of a configuration's `data`."""
-    data = config["data"]
-    return Library(
-        data["root"], data["folder"], download=data["download"], workers=data["workers"], report=report
-    )
 
 
 def parameter_hash(stage: Stage) -> str:

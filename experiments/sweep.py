@@ -112,9 +112,8 @@ def look(jobs: Iterable[Job], prepare: bool = True) -> None:
             continue
         place = (data["root"], data["folder"], data["download"], data["workers"])
         if place not in libraries:
-            root, folder, download, workers = place
-            how = {"download": download and prepare, "workers": workers, "prepare": prepare}
-            libraries[place] = Library(root, folder, report=report, **how)
+            download = data["download"] and prepare
+            libraries[place] = Library.of(data, download=download, prepare=prepare, report=report)
             if not args.corpus and prepare:
                 libraries[place].make_demo()
         library, config, done = libraries[place], job.config, []
