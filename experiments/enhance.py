@@ -86,8 +86,8 @@ def load(checkpoint: str, system: str | None, cutoff: float | None = None):
 
     Raises UserError where nothing can be loaded from there.
     """
-    from experiments.runs import check_source, restored
-    from lightning_modules import build_method
+    from experiments.runs import restored
+    from lightning_modules import build_method, in_trusted_file
     from lightning_modules.super_resolver import SuperResolver
 
     path = Path(checkpoint).expanduser()
@@ -98,9 +98,9 @@ def load(checkpoint: str, system: str | None, cutoff: float | None = None):
     record = read_record(folder)
     if record["kind"] == "score":
         identity = record["identity"]
-        check_source(identity["method"], identity["source"], folder)
+        name = in_trusted_file(identity["method"], identity["source"], folder)
         parts = {part: restored(folder.parent / run) for part, run in identity["parts"].items()}
-        return build_method(identity["method"], identity["rate"], parts, identity["settings"])
+        return build_method(name, identity["rate"], parts, identity["settings"])
     stage = restored(folder)
     if not isinstance(stage, SuperResolver):
         raise UserError(
@@ -173,10 +173,13 @@ def method_of(args: argparse.Namespace):
     """The method that was asked for, on its device."""
     import torch
 
-    from lightning_modules import find_method
+    from experiments.threads import choose_threads
+    from lightning_modules import find_method, trust
     from lightning_modules.stage import Stage
     from lightning_modules.super_resolver import SuperResolver
 
+    trust(args.method)
+    choose_threads()
     if args.paper:
         method = load_released(args.paper, args.checkpoint, args.row, args.set)
     elif args.checkpoint:
@@ -318,13 +321,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output", required=True, help="folder of the results, as long and as loud as the inputs"
     )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
+    parser.add_argument(
         "--checkpoint",
         metavar="RUN_OR_FILE",
         help="folder of a tested row or of a run, or `runs`; with --paper a file, or hf://owner/name",
     )
-    which.add_argument("--method", help="one without weights: spline, sinc, hold, ...")
+    parser.add_argument(
+        "--method",
+        help="one without weights: spline, sinc, hold, ...; with --checkpoint, FILE.py:CLASS that its record "
+        "was made by: the file is executed, so a record alone may not name it",
+    )
     parser.add_argument("--paper", help="whose authors released the file of weights that --checkpoint names")
     parser.add_argument(
         "--set", action="append", default=[], metavar="method.KEY=VALUE", help="how it is used, with --paper"
@@ -350,7 +356,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.cutoff is not None and not BAND[0] <= args.cutoff <= BAND[1]:  # nan fails this, too
             raise UserError("--cutoff needs a frequency from {:,} to {:,} Hz.".format(*BAND))
-        if (args.method and args.paper) or (args.set and not args.paper):
+        if not (args.checkpoint or args.method):
+            raise UserError("what by? --checkpoint RUN_OR_FILE, or --method of one without weights.")
+        if args.checkpoint and args.method and ":" not in args.method:
+            raise UserError(f"--checkpoint has its own method, so --method {args.method} goes without it.")
+        if ((args.method or not args.checkpoint) and args.paper) or (args.set and not args.paper):
             raise UserError("--paper goes with --checkpoint, and --set with --paper.")
         if not RATES[0] <= args.rate <= RATES[1]:
             raise UserError("--rate needs a rate from {:,} to {:,} Hz.".format(*RATES))

@@ -88,7 +88,7 @@ def write_sweeps(folder: Path) -> list[Path]:
 
 
 def load_sweep(path: Path) -> dict:
-    """Raises UserError where the file is no sweep of ours."""
+    """Raises UserError where the file is no sweep of ours, or would run something else."""
     try:
         sweep = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -100,7 +100,20 @@ def load_sweep(path: Path) -> dict:
             raise UserError(f"{path} is not a sweep: it needs {key}, as those in {SWEEPS.name}/ have it.")
     if sweep["program"] != PROGRAM:
         raise UserError(f"{path}: program {sweep['program']}: {PROGRAM} is needed.")
+    words = [word for word in sweep["command"] if word != "${env}"]
+    if words[:2] != ["${interpreter}", "${program}"]:  # a file of somebody's could run anything
+        raise UserError(f"{path}: its command must begin with {' '.join(COMMAND[:3])}.")
     return sweep
+
+
+def own_methods(sweep: Mapping) -> list[str]:
+    """Files of somebody's own, `mine.py:Net`, that the runs of a sweep would execute as their method."""
+    texts = list(map(str, sweep["command"]))
+    for parameter in sweep["parameters"].values():
+        given = parameter if isinstance(parameter, Mapping) else {"value": parameter}
+        texts += map(str, [*given.get("values", ()), given.get("value")])
+    methods = (text.rpartition("=")[2] for text in texts)
+    return list(dict.fromkeys(method for method in methods if ".py:" in method))
 
 
 def changed(sweep: Mapping, changes: Iterable[str]) -> dict:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from callbacks.checkpoints import OutOfTime
 from experiments.records import cause
+from lightning_modules import trust, trusted
 from signals.errors import UserError
 
 PATIENCE = timedelta(days=30)  # for rank 0's next word, which may be busy alone for long
@@ -103,7 +104,7 @@ class Ranks:
             port = free.getsockname()[1]
         os.environ |= environment(0, self.size, port)
         os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # of a torchrun that started this process alone
-        command = [sys.executable, "-m", "experiments.ranks", str(os.getpid())]
+        command = [sys.executable, "-m", "experiments.ranks", str(os.getpid()), *map(str, trusted())]
         for rank in range(1, self.size):
             path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             environ = os.environ | environment(rank, self.size, port) | path
@@ -252,4 +253,6 @@ if __name__ == "__main__":
     # As a module of its own name: what rank 0 says is found there.
     from experiments import ranks
 
+    for file in sys.argv[2:]:
+        trust(f"{file}:")
     ranks.Ranks(place=ranks.given_place()).follow()

@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.configuration import Row, Table, load_table
-from experiments.grids import PROGRAM, SWEEPS, changed, grid, literal, load_sweep, write_sweeps
+from experiments.grids import (
+    PROGRAM,
+    SWEEPS,
+    changed,
+    grid,
+    literal,
+    load_sweep,
+    own_methods,
+    write_sweeps,
+)
 from experiments.records import cell_name
 from experiments.run import COORDINATES, configured, parse, report, selected, with_weights
 from signals.errors import UserError
@@ -170,8 +179,9 @@ def environments(agents: int | None) -> list[dict[str, str]]:
     if devices:
         return [shared | {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} for slot in range(agents)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // agents)
-    return [{"OMP_NUM_THREADS": str(threads), **shared} for _ in range(agents)]
+    if agents == 1:  # which looks for itself how many are free
+        return [shared]
+    return [{"OMP_NUM_THREADS": str(max(1, cores // agents)), **shared} for _ in range(agents)]
 
 
 def last_line(log: Path, pattern: str = "") -> str:
@@ -399,6 +409,18 @@ def agents_wanted(text: str) -> int | None:
     return int(text)
 
 
+def check_methods(sweep: Mapping, args: argparse.Namespace) -> None:
+    """Trusts the methods that the person at the command names. Raises UserError on one of the file alone."""
+    from lightning_modules import trust
+
+    for method in own_methods(sweep):
+        if f"method={method}" not in args.changes:
+            raise UserError(
+                f"{args.file} names {method}, which would be executed: if you trust it, add method={method}"
+            )
+        trust(method)
+
+
 def run(args: argparse.Namespace) -> int:
     agents = agents_wanted(args.agents)
     if args.write:
@@ -408,6 +430,7 @@ def run(args: argparse.Namespace) -> int:
     if args.file is None:
         raise UserError("which sweep? python experiments/sweep.py sweeps/X.yaml")
     sweep = changed(load_sweep(args.file), args.changes)
+    check_methods(sweep, args)
     if args.dry_run:
         return print_commands(sweep)
     if not Path(PROGRAM).is_file():

@@ -55,14 +55,55 @@ def find_stage(name: str) -> type:
 
 
 def find_method(name: str) -> type:
-    """`audiosr`, or a class in a file of one's own, `mine.py:Net` -> the class. Raises UserError."""
+    """`audiosr`, or a class in a file of one's own, `mine.py:Net` -> the class.
+
+    Raises UserError where it is not there, and before a file is executed that nobody at the command named.
+    """
     if ":" in name:
         file, _, class_name = name.rpartition(":")
-        return _own_class(Path(file).resolve(), class_name, own_source(name))
+        path, source = Path(file).resolve(), own_source(name)
+        if path not in _named:
+            raise UserError(f"{name} would be executed: only a file that you name by --method is.")
+        return _own_class(path, class_name, source)
     if name not in METHODS:
         raise UserError(f"unknown method {name}: one of {', '.join(METHODS)}, or your own file.py:Class.")
     module, _, method = METHODS[name].partition(":")
     return getattr(importlib.import_module(f"lightning_modules.{module}"), method)
+
+
+_named: set[Path] = set()  # by the person at the command
+
+
+def trust(name: str | None) -> None:
+    """Lets the file of `mine.py:Net` be executed, because the person at the command names it.
+
+    That a record, a folder, a hub or a YAML file names it is no reason. A method of ours needs no trust.
+    """
+    if name and ":" in name:
+        _named.add(Path(name.rpartition(":")[0]).resolve())
+
+
+def trusted() -> list[Path]:
+    """Files that may be executed."""
+    return sorted(_named)
+
+
+def in_trusted_file(name: str, source: str | None, folder: Path) -> str:
+    """The class that a record in `folder` was made by, as one in the trusted file that has its hash `source`.
+
+    A method of ours keeps its name. Raises UserError where no trusted file is what the record was made by.
+    """
+    if ":" not in name:
+        return name
+    _, _, class_name = name.rpartition(":")
+    for path in trusted():
+        if own_source(found := f"{path}:{class_name}") == source:
+            return found
+    if not _named:
+        raise UserError(
+            f"{folder} was made by {name}, which would be executed: if you trust it, add --method {name}"
+        )
+    raise UserError(f"{name} was changed since {folder} was made: bring it back, or train it again.")
 
 
 def own_source(name: str) -> str | None:
@@ -70,8 +111,8 @@ def own_source(name: str) -> str | None:
     if ":" not in name:
         return None
     path = Path(name.rpartition(":")[0])
-    if not path.is_file():
-        raise UserError(f"method {name}: no file {path}.")
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"method {name}: no file {path}" + (" of Python's." if path.is_file() else "."))
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 

@@ -263,7 +263,7 @@ def test_a_method_of_ones_own_that_was_changed_is_refused(folder, capsys, kind):
     identity = {"source": "0123456789abcdef", "stage": "mine.py:Net", "method": "mine.py:Net", "uses": {}}
     (folder / "runs").mkdir()
     write_json(folder / "runs" / "record.json", {"kind": kind, "identity": identity})
-    assert main(["in", "--checkpoint", "runs", "--output", "out"]) == 2
+    assert main(["in", "--checkpoint", "runs", "--method", "mine.py:Net", "--output", "out"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "mine.py:Net was changed since runs was made" in line
 
