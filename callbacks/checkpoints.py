@@ -136,6 +136,23 @@ class Best(lightning.Callback):
         self.value = state["value"]
 
 
+class Threads(lightning.Callback):
+    """A training goes on with the threads that it began with: another number would round sums otherwise.
+
+    fixed: the user has said how many, and that holds.
+    """
+
+    def __init__(self, fixed: bool):
+        self.fixed = fixed
+
+    def state_dict(self) -> dict:
+        return {"threads": torch.get_num_threads()}
+
+    def load_state_dict(self, state: dict) -> None:
+        if not self.fixed:
+            torch.set_num_threads(state["threads"])
+
+
 class StepSeeds(lightning.Callback):
     """What a step draws from PyTorch's generators (dropout) follows from the seed and `batches_seen` alone.
 

@@ -1,5 +1,7 @@
 """Score any folder of audio against references, under any protocol: python experiments/evaluate.py --help"""
 
+import experiments  # noqa: F401  isort: skip  first: it says how PyTorch's threads wait
+
 import argparse
 import csv
 import io
@@ -25,6 +27,7 @@ from callbacks.scores import Scores
 from datamodules.corpora.selection import audio_below
 from experiments.averages import LEAST, Averages, averages
 from experiments.configuration import configure, load_paper, nearest, paper_names
+from experiments.threads import choose_threads
 from signals.errors import UserError
 from signals.metrics import METRICS
 from signals.types import Pair, Signal
@@ -346,6 +349,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """Scores two folders. Returns 1 where files were left out."""
     if not args.reference or not args.estimate:
         raise UserError("which folders? --reference DIR --estimate DIR, or --list shows what there is.")
+    choose_threads()
     rule = rule_of(args)
     if args.output:
         check_output(args.output)

@@ -1,5 +1,7 @@
 """The figures of the papers, drawn from records: python experiments/figures.py --help"""
 
+import experiments  # noqa: F401  isort: skip  first: it says how PyTorch's threads wait
+
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -27,7 +27,8 @@ from experiments.records import (
     write_json,
     write_yaml,
 )
-from experiments.runs import Runs, alone, count_parameters, keep_to_threads, own_device
+from experiments.runs import Runs, alone, count_parameters, own_device
+from experiments.threads import choose_threads
 from lightning_modules import build_method, find_method, own_source
 from lightning_modules.stage import Stage
 from lightning_modules.super_resolver import SuperResolver
@@ -359,7 +360,7 @@ def measure_along(
     ranks: Ranks, table: Table, config: Mapping, protocol: str, row: Row, task: Column
 ) -> Found:
     """What the other ranks do while rank 0 tests a row on a task."""
-    keep_to_threads(config)
+    choose_threads(config, ranks.place.local_size)
     if ranks.kept.get("asked") != (table, config, protocol):  # trained parts stay for the next task
         library = Library.of(config["data"], report=lambda line: None)
         runs = Runs(table.paper, config, library, lambda line: None, Deadline(), ranks)

@@ -220,11 +220,12 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
     from experiments.page import write_index
     from experiments.plan import print_corpora, quiet, without_missing
     from experiments.rows import Rows, tasks
-    from experiments.runs import Runs, check_trainer, deadline, keep_to_threads
+    from experiments.runs import Runs, check_trainer, deadline
+    from experiments.threads import choose_threads
     from experiments.tracking import tracked
 
     quiet()
-    keep_to_threads(config)
+    choose_threads(config, ranks.place.local_size)
     failures: list[dict[tuple[str, str], str]] = []  # of each seed
     until = deadline(config)
     if not args.corpus:
@@ -294,7 +295,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--protocol", default="published", help="published (default) or aligned")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="configuration, runs, rows, corpora and cost")
-    parser.add_argument("--method", metavar="FILE.py:CLASS", help="a method of your own as one more row")
+    parser.add_argument(
+        "--method", metavar="FILE.py:CLASS", help="a method of your own as one more row; the file is executed"
+    )
     parser.add_argument("--corpus", metavar="FILE.yaml", help="a corpus of your own instead of the paper's")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     return parser.parse_intermixed_args(list(map(hyphenated, sys.argv[1:] if argv is None else argv)))
@@ -420,6 +423,10 @@ def run_beside_others(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    if args.method:
+        from lightning_modules import trust
+
+        trust(args.method)
     try:
         return run_beside_others(args) if beside_each_other() > 1 else run(args)
     except (UserError, OSError) as error:

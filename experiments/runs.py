@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from callbacks.checkpoints import Best, Checkpoints, Deadline, StepSeeds, WholeFiles
+from callbacks.checkpoints import Best, Checkpoints, Deadline, StepSeeds, Threads, WholeFiles
 from callbacks.cost import Cost
 from callbacks.curves import draw_curves
 from callbacks.progress import TrainingProgress
@@ -40,7 +39,8 @@ from experiments.records import (
     write_json,
     write_yaml,
 )
-from lightning_modules import find_stage, own_source
+from experiments.threads import choose_threads, chosen_by_user
+from lightning_modules import find_stage, in_trusted_file, own_source
 from lightning_modules.stage import Stage, Unfilled
 from lightning_modules.super_resolver import SuperResolver
 from signals import versions
@@ -69,13 +69,6 @@ def own_device(config: Mapping, ranks: Ranks) -> dict:
     return trainer_options(config) | {"devices": [ranks.place.local_rank] if on_gpu else 1}
 
 
-def keep_to_threads(config: Mapping) -> None:
-    """`trainer.threads`, of this process and of those that it starts; Lightning asks for the variable."""
-    if threads := config["trainer"]["threads"]:
-        torch.set_num_threads(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
 def check_trainer(config: Mapping, ranks: Ranks) -> None:
     """Raises UserError on a device or precision that is not there, before anything is trained."""
     strategy = config["trainer"]["strategy"]
@@ -99,13 +92,13 @@ def build_stage(run: Mapping, seed: int, rate: int, used: Mapping[str, Stage]) -
 def restored(folder: Path) -> Stage:
     """The stage of a finished run, from its folder and those of the runs that it uses, beside it.
 
-    Raises UserError where there is no finished run, or its method's own file was changed since.
+    Raises UserError where there is no finished run, or its method is a file that is not trusted.
     """
     record = read_record(folder)
     if record is None or record["kind"] != "run":
         raise UserError(f"{folder} is not the folder of a finished run.")
     run = record["identity"]
-    check_source(run["stage"], run["source"], folder)
+    run = run | {"stage": in_trusted_file(run["stage"], run["source"], folder)}
     used = {part: restored(folder.parent / other) for part, other in run["uses"].items()}
     stage = build_stage(run, run["seed"], run["data"]["rate"], used)
     load_weights(stage, folder / "weights.safetensors")
@@ -133,12 +126,6 @@ def convert(stage: Stage, path: Path, name: str) -> None:
         stage.convert(path)
     except RuntimeError as error:
         raise UserError(f"{path} does not fit {name}: {str(error).splitlines()[-1].strip()}") from None
-
-
-def check_source(name: str, source: str | None, folder: Path) -> None:
-    """Raises UserError where the file of a method of one's own is not what `folder` was made by."""
-    if own_source(name) != source:
-        raise UserError(f"{name} was changed since {folder} was made: bring it back, or train it again.")
 
 
 def load_weights(stage: Stage, path: Path) -> None:
@@ -461,8 +448,10 @@ class Runs:
         """
         training, checkpoint = self.config["runs"][name]["training"], folder / "last.ckpt"
         save_every = self.config["trainer"]["save_every"]
+        choose_threads(self.config, self.ranks.place.local_size)
         callbacks = [
             StepSeeds(self.config["seed"]),
+            Threads(fixed=chosen_by_user()),
             *watching,
             *([Best(folder / "best.ckpt")] if training.get("best") else []),
             Checkpoints(checkpoint, save_every, self.until, self.ranks.agree),
@@ -548,6 +537,7 @@ class Runs:
             "steps_per_second": steps_per_second and round(steps_per_second, 4),
             "memory": memory,
             "processes": 1 if steps_per_second is None else self.ranks.size,
+            "threads": torch.get_num_threads(),
             "provenance": provenance(),
         }
         write_json(folder / "record.json", record)
@@ -561,7 +551,6 @@ class Runs:
 
 def fit_along(ranks: Ranks, paper: str, config: Mapping, name: str, resume: bool) -> str:
     """What the other ranks do while rank 0 trains a run."""
-    keep_to_threads(config)
     library = Library.of(config["data"], report=lambda line: None)
     runs = Runs(paper, config, library, lambda line: None, Deadline(), ranks)
     return runs.fit(name, runs.beginning(name), runs.datamodule(name), runs.folder(name), resume)

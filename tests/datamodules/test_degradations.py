@@ -49,8 +49,7 @@ CUTOFF_AND_RATE = [
     *((name, RATE) for name in ("mp3", "opus")),
 ]
 FILTERS = ("butterworth", "decimate", "subsample", "polyphase", "sinc", "nuwave2", "fma_biquad")
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "specs" / "goldens.npz"
-needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason="the specs' goldens are not here")
+GOLDEN = Path(__file__).parents[1] / "goldens" / "released.npz"
 
 
 def degraded(wave: np.ndarray | torch.Tensor, rate: int, name: str, seed: int = 0, **options) -> np.ndarray:
@@ -503,7 +502,6 @@ def test_every_degradation_has_a_margin_that_can_be_cropped(name, options, rate)
 # Golden vectors -------------------------------------------------------------------------------------------
 
 
-@needs_golden
 @pytest.mark.parametrize("ratio", [2, 4])
 @pytest.mark.parametrize("paper", ["kuleshov", "tfnet"])
 def test_equals_kuleshovs_and_tfnets_decimation(ratio, paper):
@@ -514,7 +512,6 @@ def test_equals_kuleshovs_and_tfnets_decimation(ratio, paper):
     np.testing.assert_allclose(found[inside], golden[f"{paper}.r{ratio}.lr"][inside], atol=1e-6)
 
 
-@needs_golden
 def test_equals_kings_preparation_everywhere():
     golden = np.load(GOLDEN)
     high = degraded(golden["signals.48000.ref"], RATE, "butterworth", cutoff=6000, causal=True)
@@ -524,7 +521,6 @@ def test_equals_kings_preparation_everywhere():
         np.testing.assert_allclose(low, golden[f"king_prep.r{ratio}.lr"], atol=1e-6)
 
 
-@needs_golden
 @pytest.mark.parametrize("ratio", [2, 3])
 def test_equals_nuwaves_lowpass(ratio):
     """But for a frame of 1024 samples at the start, where theirs continues the signal by its mirror image."""
@@ -537,7 +533,6 @@ def test_equals_nuwaves_lowpass(ratio):
     np.testing.assert_array_equal(low, found[::ratio])
 
 
-@needs_golden
 @pytest.mark.parametrize("rate", [8000, 16_000, 24_000])
 def test_equals_nuwave2s_preparation(rate):
     """After their way back to 48 kHz, and but for 500 samples at the ends, where their filter is mirrored."""

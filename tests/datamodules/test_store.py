@@ -291,10 +291,9 @@ def test_hours_count_samples():
 
 # Resampling -----------------------------------------------------------------------------------------------
 
-GOLDENS = Path(__file__).parents[3] / "shared" / "specs" / "goldens.npz"
+GOLDENS = Path(__file__).parents[1] / "goldens" / "released.npz"
 
 
-@pytest.mark.skipif(not GOLDENS.is_file(), reason="the golden vectors are not at hand")
 def test_the_causal_butterworth_is_that_of_king_et_al():
     with np.load(GOLDENS) as goldens:
         wave, expected = goldens["signals.48000.ref"], goldens["king_prep.hr12k"]

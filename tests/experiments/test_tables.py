@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experiments.configuration import load_paper, load_table, paper_names
 
-TRANSCRIPTION = Path(__file__).with_name("published_tables.csv")
+TRANSCRIPTION = Path(__file__).parents[1] / "published" / "published_tables.csv"
 COORDINATES = ["dataset", "scale", "cutoff_hz", "loss", "metric"]
 FIELDS = ["paper", "table", "system", *COORDINATES, "value", "std"]
 

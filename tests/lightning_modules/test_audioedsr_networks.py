@@ -15,8 +15,7 @@ from lightning_modules import audioedsr
 from lightning_modules.audioedsr import EDSR, Critic, PixelShuffle, UNet, gradient_penalty, phase_shuffle
 from signals.errors import UserError
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "specs" / "goldens.npz"
-needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason="the specs' goldens are not here")
+GOLDEN = Path(__file__).parents[1] / "goldens" / "released.npz"
 
 THEIR_NAMES = {  # patterns of our names: theirs
     "edsr": {
@@ -103,7 +102,6 @@ def test_parameter_counts_are_the_published(build, arguments, count):
     assert parameters(on_meta(build, *arguments)) == count
 
 
-@needs_golden
 @pytest.mark.parametrize("scale", [2, 4])
 @torch.no_grad()
 def test_edsr_is_the_authors(scale):
@@ -117,7 +115,6 @@ def test_edsr_is_the_authors(scale):
     assert_close(net(x - 1) + 1, clamped)
 
 
-@needs_golden
 @torch.no_grad()
 def test_unet_is_the_authors():
     net = with_drawn_weights("king_unet", "unet", on_meta(UNet, offset=1.0, clamp=True))
@@ -129,7 +126,6 @@ def test_unet_is_the_authors():
     assert_close(net(x), golden("king_unet", "wide.fblock500")[0][..., :500])
 
 
-@needs_golden
 def test_critic_and_its_penalty_are_the_authors():
     net = with_drawn_weights("king_disc", "disc", on_meta(Critic))
     real, fake, alpha = golden("king_disc", "input.real", "input.fake", "input.alpha")

@@ -16,9 +16,7 @@ from lightning_modules.audiosr.frontend import LogMel, magnitude
 from lightning_modules.audiosr.networks import HiFiGAN, autoencoder, unet
 from lightning_modules.audiosr.released import unet_state, vae_state
 
-SPECS = Path(__file__).parents[2].parent / "shared" / "specs"
-GOLDEN = SPECS / "audiosr_golden.npz"
-needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason="the specs' goldens are not here")
+GOLDENS = Path(__file__).parents[1] / "goldens"
 
 VAE, VOCODER, UNET = "first_stage_model.", "first_stage_model.vocoder.", "model.diffusion_model."
 
@@ -44,7 +42,7 @@ def test_parameter_counts_are_the_released(build, count):
 
 def released_shapes(prefix: str, without: str = "\0") -> dict[str, tuple[int, ...]]:
     """Full name -> shape of every released parameter whose name starts with `prefix`."""
-    lines = (SPECS / "audiosr_state_keys.txt").read_text().splitlines()
+    lines = (GOLDENS / "audiosr_names.txt").read_text().splitlines()
     rows = (line.split(" ", 1) for line in lines if line.startswith(prefix) and not line.startswith(without))
     return {name: ast.literal_eval(rest[: rest.index(")") + 1]) for name, rest in rows}
 
@@ -73,7 +71,7 @@ def with_seeded_weights(build, mapping, prefix: str, without: str = "\0") -> nn.
 
 
 def golden(*names: str) -> list[torch.Tensor]:
-    with np.load(GOLDEN) as arrays:
+    with np.load(GOLDENS / "audiosr.npz") as arrays:
         return [torch.from_numpy(arrays[name]) for name in names]
 
 
@@ -84,13 +82,11 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     assert difference < 1e-4
 
 
-@needs_golden
 def test_frontend_is_the_released():
     wave, log_mel = golden("frontend.waveform", "frontend.log_mel")
     assert_close(LogMel()(wave[None])[0], log_mel)
 
 
-@needs_golden
 @torch.no_grad()
 def test_autoencoder_is_the_released():
     net = with_seeded_weights(autoencoder, vae_state, VAE, without=VOCODER)
@@ -99,7 +95,6 @@ def test_autoencoder_is_the_released():
     assert_close(net.decode(latent).sample, decoded)
 
 
-@needs_golden
 @torch.no_grad()
 def test_unet_is_the_released():
     net = with_seeded_weights(unet, unet_state, UNET)
@@ -107,7 +102,6 @@ def test_unet_is_the_released():
     assert_close(net(x, t, encoder_hidden_states=None).sample, output)
 
 
-@needs_golden
 @torch.no_grad()
 def test_vocoder_is_the_released():
     net = with_seeded_weights(HiFiGAN, dict, VOCODER)

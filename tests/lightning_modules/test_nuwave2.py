@@ -3,7 +3,7 @@
 import pytest
 import torch
 from audiosr_tiny import one_thread, random_wave  # noqa: F401
-from test_nuwave import NAMES, RATE, assert_close, golden, method, needs_golden, theirs
+from test_nuwave import NAMES, RATE, assert_close, golden, method, theirs
 from torch import Tensor
 
 from lightning_modules.nuwave2 import (
@@ -60,7 +60,6 @@ def test_the_parameter_count_is_the_published():
     assert [sum(p.numel() for p in net.parameters()) for net in nets] == [1_711_681] * 2
 
 
-@needs_golden
 @torch.no_grad()
 def test_the_network_is_the_authors():
     stage, (y, low, level) = their_nuwave2(), inputs()
@@ -73,7 +72,6 @@ def test_the_network_is_the_authors():
         assert_close(stage.predict(y[own], low[own], CUTOFF[own], level[own])[:, 0], out[own])
 
 
-@needs_golden
 def test_the_schedules_are_the_authors():
     stage = method(NuWave2)
     logsnr, normed, alpha, sigma = golden(
@@ -91,7 +89,6 @@ def test_the_schedules_are_the_authors():
     assert_close(stage.noising(t)[2], normed, atol=1e-6)
 
 
-@needs_golden
 @torch.no_grad()
 def test_the_sampler_is_the_authors():
     stage, (y, low, _) = their_nuwave2(), [wave[:1] for wave in inputs()]

@@ -19,11 +19,10 @@ from signals.metrics import METRICS, l1, lsd_tfnet, mr_stft, mse, seam, snr, snr
 from signals.resampling import resample
 from signals.types import Signal
 
-SHARED = Path(__file__).parents[2].parent / "shared"
-GOLDEN = SHARED / "specs" / "goldens.npz"
-PUBLISHED = SHARED / "published" / "ssr_eval_unprocessed_per_file.csv"
-VCTK = SHARED / "corpora" / "VCTK-Corpus-0.92" / "wav48_silence_trimmed"
-needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason="the specs' goldens are not here")
+TESTS = Path(__file__).parents[1]
+GOLDEN = TESTS / "goldens" / "released.npz"
+PUBLISHED = TESTS / "published" / "ssr_eval_unprocessed_per_file.csv"
+VCTK = TESTS.parents[1] / "shared" / "corpora" / "VCTK-Corpus-0.92" / "wav48_silence_trimmed"
 
 LSDS = [name for name in METRICS if name.startswith("lsd") and name != "lsd_ssr_eval_44100"]
 PERCEPTUAL = {"pesq_wb", "pesq_nb", "stoi", "visqol", "nisqa"}
@@ -134,7 +133,6 @@ def test_at_44100_it_is_the_metric_there():
     assert all(torch.equal(one[band], other[band]) for band in ("", "-LF", "-HF") if band in one)
 
 
-@needs_golden
 @pytest.mark.parametrize("rate", [16000, 44100, 48000])
 def test_metrics_equal_what_released_code_gave(rate):
     goldens = np.load(GOLDEN)
@@ -162,7 +160,6 @@ def test_metrics_equal_what_released_code_gave(rate):
     assert {name: score.item() for name, score in ours.items()} == pytest.approx(golden, abs=1e-4)
 
 
-@needs_golden
 def test_distances_equal_what_cukaj_and_corsis_code_gave():
     """Their losses are of a batch: of L1 and MSE that is the mean of the items, of the STFT it is not."""
     goldens = np.load(GOLDEN)
@@ -521,7 +518,7 @@ def test_signals_that_do_not_match_are_refused(metric):
         metric(reference._replace(lengths=torch.tensor([999])), reference)
 
 
-@pytest.mark.skipif(not PUBLISHED.exists(), reason=f"no published scores at {PUBLISHED}")
+@pytest.mark.skipif(not VCTK.is_dir(), reason=f"no recordings at {VCTK}")
 def test_degradation_and_lsd_equal_the_scores_that_ssr_eval_published():
     """Unprocessed input at a cut-off of 12 kHz, per file of VCTK, as one padded batch."""
     soundfile = pytest.importorskip("soundfile")
