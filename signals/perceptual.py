@@ -1,10 +1,11 @@
 """Metrics that model a listener: PESQ, STOI, ViSQOL, NISQA, by the packages of others, one item at a time.
 
 They follow the contract of `signals.metrics`. An item that the package refuses (silence, no utterance, too
-short) scores nan, so that it is counted. Each raises UserError where its package is not installed.
+short) or dies of scores nan, so that it is counted. Each raises UserError where its package is not installed.
 """
 
 import importlib
+import logging
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signals import foreign
+from signals.apart import Died, apart
 from signals.errors import UserError
 from signals.resampling import resample, resampled_length
 from signals.types import Signal, aligned
@@ -39,7 +42,7 @@ def pesq_wb(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -
 
     What is above 8 kHz does not count.
     """
-    return _pesq(estimate, reference, 16000, "wb")
+    return _pesq("pesq_wb", estimate, reference, 16000, "wb")
 
 
 def pesq_nb(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
@@ -47,17 +50,11 @@ def pesq_nb(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -
 
     What is above 4 kHz does not count.
     """
-    return _pesq(estimate, reference, 8000, "nb")
+    return _pesq("pesq_nb", estimate, reference, 8000, "nb")
 
 
-def _pesq(estimate: Signal, reference: Signal, rate: int, mode: str) -> dict[str, Tensor]:
-    package = _package("pesq", "speech")
-
-    def score(estimated: np.ndarray, referred: np.ndarray) -> float:
-        value = package.pesq(rate, referred, estimated, mode, on_error=package.PesqError.RETURN_VALUES)
-        return value if value >= 0 else torch.nan  # its errors are negative
-
-    return _each(score, estimate, reference, rate)
+def _pesq(metric: str, estimate: Signal, reference: Signal, rate: int, mode: str) -> dict[str, Tensor]:
+    return _each(_apart(metric, foreign.pesq, rate, mode), estimate, reference, rate)
 
 
 def stoi(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
@@ -83,22 +80,7 @@ def visqol(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) ->
 
     nan where a signal is shorter than what it compares at once.
     """
-    api = _visqol()
-
-    def score(estimated: np.ndarray, referred: np.ndarray) -> float:
-        try:
-            return api.measure_from_arrays(referred, estimated, 48000).moslqo
-        except ValueError:  # shorter than its patches
-            return torch.nan
-
-    return _each(score, estimate, reference, 48000)
-
-
-@lru_cache
-def _visqol():
-    api = _package("visqol", "visqol").VisqolApi()
-    api.create(mode="audio")
-    return api
+    return _each(_apart("visqol", foreign.visqol), estimate, reference, 48000)
 
 
 def nisqa(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
@@ -106,21 +88,30 @@ def nisqa(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> 
 
     By torchmetrics, which downloads the weights when it is first used. Raises UserError where it cannot.
     """
-    _package("requests", "nisqa")
-    package = _package("torchmetrics.functional.audio.nisqa", "nisqa")
-
-    def score(estimated: np.ndarray, _: np.ndarray) -> float:
-        try:
-            values = package.non_intrusive_speech_quality_assessment(
-                torch.from_numpy(estimated), estimate.rate
-            )
-        except OSError as error:
-            raise UserError(f"NISQA's weights could not be downloaded: {error}") from error
-        except RuntimeError:  # too short or too long for it
-            return torch.nan
-        return float(values[0])
-
+    score = _apart("nisqa", foreign.nisqa, estimate.rate, torch.get_num_threads())
     return _each(score, estimate, reference, reference.rate)
+
+
+def _apart(metric: str, function: Callable, *args) -> Score:
+    """`function` of `signals.foreign` in a process of its own, with `args` before the waves.
+
+    nan where that dies, which is said once. Raises UserError where the package is not installed.
+    """
+    check_installed(metric)
+
+    def score(estimated: np.ndarray, referred: np.ndarray) -> float:
+        try:
+            return apart(function, *args, estimated, referred)
+        except Died as death:
+            _warn(f"{metric}: its package's own code died ({death}); what it died of has no {metric}")
+            return torch.nan
+
+    return score
+
+
+@lru_cache
+def _warn(line: str) -> None:
+    logging.getLogger(__name__).warning(line)
 
 
 def _each(score: Score, estimate: Signal, reference: Signal, rate: int) -> dict[str, Tensor]:

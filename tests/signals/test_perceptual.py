@@ -1,18 +1,23 @@
 """PESQ, STOI, ViSQOL and NISQA: the packages' own scores, item by item, and what they refuse."""
 
 import importlib
+import subprocess
+import sys
+import types
 import warnings
+from math import isnan
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import pad
 
+from callbacks.scores import Scores
 from signals import perceptual
 from signals.errors import UserError
 from signals.metrics import METRICS
 from signals.resampling import resample
-from signals.types import Signal
+from signals.types import Pair, Signal
 
 RATE = 48000
 PACKAGES = {"pesq_wb": "pesq", "pesq_nb": "pesq", "stoi": "pystoi", "visqol": "visqol"}
@@ -105,25 +110,36 @@ def test_a_missing_package_is_named_with_its_extra(name, monkeypatch):
     def absent(module: str):
         raise ModuleNotFoundError(module)
 
-    perceptual._visqol.cache_clear()
     monkeypatch.setattr(importlib, "import_module", absent)
     signal = Signal.of(voice(RATE)[None, None], RATE)
     with pytest.raises(UserError, match=rf'pip install -e "\.\[{EXTRAS[name]}\]"'):
         METRICS[name](signal, signal, None)
 
 
-def test_nisqa_takes_its_first_value_and_refuses_as_the_package_does(monkeypatch):
-    """A stand-in for the package, which downloads its weights: (mean, maximum) of what it is given."""
+@pytest.fixture
+def nisqa_package(monkeypatch):
+    """Stands in for the package, which downloads its weights; called in this process. Returns a function."""
 
-    class Package:
-        @staticmethod
-        def non_intrusive_speech_quality_assessment(wave: torch.Tensor, rate: int) -> torch.Tensor:
-            assert rate == RATE
-            if len(wave) < 1000:
-                raise RuntimeError("Input signal is too short.")
-            return torch.stack([wave.mean(), wave.max()])
+    def stand_in(quality) -> None:
+        package = types.ModuleType("torchmetrics.functional.audio.nisqa")
+        package.non_intrusive_speech_quality_assessment = quality
+        monkeypatch.setitem(sys.modules, package.__name__, package)
+        monkeypatch.setitem(sys.modules, "requests", types.ModuleType("requests"))
+        monkeypatch.setattr(perceptual, "apart", lambda function, *args: function(*args))
 
-    monkeypatch.setattr(perceptual, "_package", lambda name, extra: Package)
+    return stand_in
+
+
+def test_nisqa_takes_its_first_value_and_refuses_as_the_package_does(nisqa_package):
+    """Of (mean, maximum) of what it is given."""
+
+    def quality(wave: torch.Tensor, rate: int) -> torch.Tensor:
+        assert rate == RATE
+        if len(wave) < 1000:
+            raise RuntimeError("Input signal is too short.")
+        return torch.stack([wave.mean(), wave.max()])
+
+    nisqa_package(quality)
     wave = torch.full((2, 1, 2000), 0.25)
     wave[0, 0, 0] = 1
     signal = Signal(wave, RATE, torch.tensor([2000, 999]))
@@ -132,16 +148,51 @@ def test_nisqa_takes_its_first_value_and_refuses_as_the_package_does(monkeypatch
     assert scores[1].isnan()
 
 
-def test_nisqa_without_its_weights_says_so(monkeypatch):
-    class Package:
-        @staticmethod
-        def non_intrusive_speech_quality_assessment(wave: torch.Tensor, rate: int) -> torch.Tensor:
-            raise ConnectionError("no network")
+def test_nisqa_without_its_weights_says_so(nisqa_package):
+    def quality(wave: torch.Tensor, rate: int) -> torch.Tensor:
+        raise ConnectionError("no network")
 
-    monkeypatch.setattr(perceptual, "_package", lambda name, extra: Package)
+    nisqa_package(quality)
     signal = Signal.of(voice(RATE)[None, None], RATE)
     with pytest.raises(UserError, match="weights could not be downloaded: no network"):
         METRICS["nisqa"](signal, signal, None)
+
+
+# What a package dies of -----------------------------------------------------------------------------------
+
+
+def bursts(count: int) -> torch.Tensor:
+    """[T] of noise for 0.3 s and silence for as long, so many times: as many utterances to PESQ."""
+    samples = round(0.6 * count * 16000)
+    sounds = (torch.arange(samples) / 16000) % 0.6 < 0.3
+    return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0)) * sounds
+
+
+def test_what_pesq_dies_of_is_nan_and_the_other_files_have_their_scores(caplog, tmp_path):
+    pesq = pytest.importorskip("pesq")
+    perceptual._warn.cache_clear()
+    many, few = bursts(65), bursts(5)
+    np.save(tmp_path / "many.npy", many.numpy())
+    dies = "import numpy, pesq; w = numpy.load('many.npy'); pesq.pesq(16000, w, w, 'wb')"
+    assert subprocess.run([sys.executable, "-c", dies], cwd=tmp_path).returncode < 0  # as it would here
+    waves = torch.nn.utils.rnn.pad_sequence([few, many, few, many, few], batch_first=True)[:, None]
+    lengths = torch.tensor([len(few), len(many), len(few), len(many), len(few)])
+    high = Signal(waves, 16000, lengths)
+    noise = torch.randn(waves.shape, generator=torch.Generator().manual_seed(9))
+    estimate = high._replace(wave=waves + 0.001 * noise)
+    pair = Pair(high, high, torch.full((5,), 4000.0), list("abcde"), torch.arange(5))
+    scores = Scores({"PESQ": "pesq_wb", "SNR": "snr"})
+    scores.add(estimate, pair)
+    for row, id_ in enumerate("abcde"):
+        found = scores.files[id_]
+        assert found["SNR"] > 10
+        if id_ in "bd":
+            assert isnan(found["PESQ"])
+        else:
+            wave = estimate.wave[row, 0, : len(few)].numpy()
+            assert found["PESQ"] == pytest.approx(pesq.pesq(16000, few.numpy(), wave, "wb"), abs=1e-6)
+    (told,) = (record.message for record in caplog.records if record.name == "signals.perceptual")
+    assert told.startswith("pesq_wb: its package's own code died (SIG")  # once, of two
 
 
 @pytest.mark.parametrize("name", PACKAGES)
