@@ -8,6 +8,9 @@ from statistics import fmean
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from callbacks.pictures import blank, write_picture
+from signals.names import label
+
 Points = Sequence[tuple[float, float]]
 
 
@@ -72,7 +75,8 @@ def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     path = folder / "curves.csv"
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
-            step, name, value = line.split(",")
+            step, _, rest = line.partition(",")
+            name, _, value = rest.rpartition(",")  # a name may have commas
             curves.setdefault(name, {})[int(step)] = float(value)
         except ValueError:  # the header, or a line that was cut off
             continue
@@ -92,12 +96,8 @@ def by_check(points: Points, checks: Sequence[int]) -> Points:
 
 def canvas(width: float, title: str):
     """An empty picture, `width` inches wide."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=9)
+    figure = blank((width, 3.6), layout="constrained")
+    figure.suptitle(label(title), fontsize=9)
     return figure
 
 
@@ -115,10 +115,11 @@ def draw_curves(folder: Path, title: str) -> None:
     for axis, side in zip(figure.subplots(1, 2), ("train", "held_out"), strict=True):
         for name, points in curves.items():
             if name.startswith(side + "/"):
-                axis.plot(*zip(*points, strict=True), label=name.removeprefix(side + "/"), marker=".", ms=3)
+                told = label(name.removeprefix(side + "/"))
+                axis.plot(*zip(*points, strict=True), label=told, marker=".", ms=3)
         axis.set(title=side.replace("_", " "), xlabel="step")
         explain(axis)
-    figure.savefig(folder / "curves.png", dpi=90)
+    write_picture(figure, folder / "curves.png", dpi=90)
 
 
 def draw_losses(
@@ -131,10 +132,10 @@ def draw_losses(
     figure = canvas(6, title)
     axis = figure.subplots()
     for name, points in curves.items():
-        (line,) = axis.plot(*zip(*points, strict=True), label=name, marker=".", ms=3)
+        (line,) = axis.plot(*zip(*points, strict=True), label=label(name), marker=".", ms=3)
         if name in marks:
             style = {"color": line.get_color(), "marker": "o", "fillstyle": "none", "linestyle": "none"}
-            axis.plot(*zip(*marks[name], strict=True), label=f"{name}, published", **style)
+            axis.plot(*zip(*marks[name], strict=True), label=f"{label(name)}, published", **style)
     axis.set(xlabel=x, ylabel="loss")
     explain(axis)
-    figure.savefig(path, dpi=90, format="png")
+    write_picture(figure, path, dpi=90)

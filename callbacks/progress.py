@@ -15,14 +15,15 @@ from signals.types import Pair
 
 
 def progress_bar() -> Progress:
+    """A bar for tasks with a `note`; descriptions and notes are shown as they are, [brackets], too."""
     return Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=18)),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=18)),
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, ratio=2)),
+        TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, ratio=2)),
         expand=True,
     )
 

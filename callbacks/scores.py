@@ -1,7 +1,7 @@
 """Scores of a test, file by file, and the recordings one wants to hear and see."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +9,10 @@ import lightning
 import numpy as np
 import torch
 
+from callbacks.pictures import spared
 from callbacks.spectrograms import draw_spectrograms
 from signals.metrics import METRICS
+from signals.names import file_names
 from signals.types import Pair, Signal
 
 
@@ -97,15 +99,16 @@ class Showcase(lightning.Callback):
     """Keeps audio and a picture of spectrograms of the recordings named in `ids`, below `folder`.
 
     In `input/`, `estimate/` and `reference/`, as WAV of 32-bit floats: nothing is clipped, what was scored
-    can be scored again, and another system can run on the same inputs.
+    can be scored again, and another system can run on the same inputs. report: told of a picture that cannot
+    be drawn, which costs no score.
     """
 
-    def __init__(self, folder: Path, ids: Sequence[str]):
-        self.folder, self.ids = folder, set(ids)
+    def __init__(self, folder: Path, ids: Iterable[str], report: Callable[[str], None] = print):
+        self.folder, self.names, self.report = folder, file_names(ids), report
 
     def on_test_batch_end(self, trainer, module, estimate: Signal, pair: Pair, batch_idx, dataloader_idx=0):
         for row, id_ in enumerate(pair.ids):
-            if id_ in self.ids:
+            if id_ in self.names:
                 self.keep(
                     id_,
                     {
@@ -124,8 +127,9 @@ class Showcase(lightning.Callback):
     def keep(self, id_: str, waves: dict[str, tuple[np.ndarray, int]]) -> None:
         import soundfile
 
-        name = id_.replace("/", "_")
+        name = self.names[id_]
         for kind, (wave, rate) in waves.items():
             (self.folder / kind).mkdir(parents=True, exist_ok=True)
             soundfile.write(self.folder / kind / f"{name}.wav", wave, rate, subtype="FLOAT")
-        draw_spectrograms(self.folder / f"{name}.png", {"": waves}, id_)
+        with spared(f"the picture of {id_}", self.report):
+            draw_spectrograms(self.folder / f"{name}.png", {"": waves}, id_)

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from callbacks.pictures import blank, write_picture
+from signals.names import label
+
 RANGE = 80  # dB from the loudest of all panels down
 
 
@@ -34,17 +37,13 @@ def draw_spectrograms(
 
     lines: for each line, what its panels show, by their names: a wave [T] and its rate in Hz.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = list(dict.fromkeys(kind for line in lines.values() for kind in line))
     shown = {(name, kind): each for name, line in lines.items() for kind, each in line.items() if each}
     top = max((rate for _, rate in shown.values()), default=2) / 2000  # kHz
     levels = {place: level_of(*each, top) for place, each in shown.items()}
     loudest = max((level.decibels.max() for level in levels.values()), default=0)
     width, height = 3.2 * len(columns) + 1.8, 2.4 * len(lines) + 1.2
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
+    figure = blank((width, height))
     axes = figure.subplots(len(lines), len(columns), sharey=True, sharex="row", squeeze=False)
     figure.subplots_adjust(
         *(0.9 / width, 0.5 / height, 1 - 0.9 / width, 1 - 0.7 / height), wspace=0.06, hspace=0.12
@@ -53,7 +52,7 @@ def draw_spectrograms(
     for line, name in enumerate(lines):
         for column, kind in enumerate(columns):
             axis, level = axes[line, column], levels.get((name, kind))
-            axis.set(title=kind if line == 0 else "", ylim=(0, top))
+            axis.set(title=label(kind) if line == 0 else "", ylim=(0, top))
             axis.label_outer()
             if level is None:
                 axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", color="gray")
@@ -67,10 +66,10 @@ def draw_spectrograms(
                 vmin=loudest - RANGE,
                 vmax=loudest,
             )
-        axes[line, 0].set_ylabel(f"{name}\nkHz" if name else "kHz")
+        axes[line, 0].set_ylabel(f"{label(name)}\nkHz" if name else "kHz")
     for axis in axes[-1]:
         axis.set_xlabel("s")
     if image:
         figure.colorbar(image, ax=axes, label="dB", pad=0.01, fraction=0.02, aspect=15 * len(lines))
-    figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=80, format="png")
+    figure.suptitle(label(title), fontsize=9)
+    write_picture(figure, path, dpi=80)

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from callbacks.curves import canvas
+from callbacks.pictures import write_picture
 from experiments.averages import INTERVAL, LEAST, RESAMPLES
 from signals.errors import UserError
+from signals.names import label
 
 COLUMNS = ("listener", "generator", "item", "system", "rating", "preferred")
 SYSTEMS = ("before", "after")
@@ -38,8 +40,10 @@ def read_line(cells: list[str]) -> tuple[Place, str, tuple[int, bool]]:
     """Who and what, the system, its rating and whether it is preferred. Raises UserError."""
     if len(cells) != len(COLUMNS):
         raise UserError(f"{len(cells)} cells, not {len(COLUMNS)}")
-    *place, system, rating, preferred = (cell.strip() for cell in cells)
-    if not all(place):
+    listener, *named, system, rating, preferred = cells
+    place = (listener.strip(), *named)  # generator and item are names of files
+    system, rating, preferred = (cell.strip() for cell in (system, rating, preferred))
+    if not all(map(str.strip, place)):
         raise UserError("listener, generator or item is empty")
     if system not in SYSTEMS:
         raise UserError(f"system {system!r} is none of {', '.join(SYSTEMS)}")
@@ -47,7 +51,7 @@ def read_line(cells: list[str]) -> tuple[Place, str, tuple[int, bool]]:
         raise UserError(f"rating {rating!r} is no whole number from 1 to 5")
     if preferred not in ("0", "1"):
         raise UserError(f"preferred {preferred!r} is not 0 or 1")
-    return tuple(place), system, (int(rating), preferred == "1")
+    return place, system, (int(rating), preferred == "1")
 
 
 def read_ratings(paths: Iterable[Path]) -> dict[Place, Answer]:
@@ -133,15 +137,15 @@ def draw_ratings(path: Path, lines: Mapping[str, Mapping[Place, Answer]], title:
     figure.get_layout_engine().set(wspace=0.1)
     preferences, opinions = figure.subplots(1, 2)
     names = [
-        f"{name}\n{len({item for _, _, item in said})} items, {len(said)} answers"
+        f"{label(name)}\n{len({item for _, _, item in said})} items, {len(said)} answers"
         for name, said in lines.items()
     ]
     for place, answers in enumerate(lines.values()):
         bottom = 0.0
         for (preferred, words), color in zip(PREFERENCES.items(), ("C0", "lightgray", "C1"), strict=True):
             found = shares(answers, lambda said, this=preferred: 100 * (said.preferred == this))
-            label = words if place == 0 else None
-            preferences.bar(place, found.mean, 0.6, bottom, color=color, label=label)
+            shown = words if place == 0 else None
+            preferences.bar(place, found.mean, 0.6, bottom, color=color, label=shown)
             if found.mean >= 5:
                 middle = bottom + found.mean / 2
                 preferences.text(place, middle, f"{found.mean:.0f} %", ha="center", va="center", fontsize=8)
@@ -150,12 +154,12 @@ def draw_ratings(path: Path, lines: Mapping[str, Mapping[Place, Answer]], title:
             bottom += found.mean
         for side, (words, value) in enumerate(OPINIONS.items()):
             found, color = shares(answers, value), ("C1", "C0")[side]
-            where, label = place + 0.4 * (side - 0.5), words if place == 0 else None
-            opinions.bar(where, found.mean - 1, 0.4, 1, color=color, label=label)
+            where, shown = place + 0.4 * (side - 0.5), words if place == 0 else None
+            opinions.bar(where, found.mean - 1, 0.4, 1, color=color, label=shown)
             opinions.errorbar(where, found.mean, reach(found), color="black", capsize=3)
     preferences.set(title="which sounds better, % of answers", ylim=(0, 100), xticks=range(len(names)))
     opinions.set(title="mean rating, 1 bad to 5 excellent", ylim=(1, 5), xticks=range(len(names)))
     for axis in (preferences, opinions):
         axis.set_xticklabels(names, fontsize=8)
         axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
-    figure.savefig(path, dpi=90, format="png")
+    write_picture(figure, path, dpi=90)

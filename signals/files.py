@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from signals.names import shortened
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file beside `path` that takes its place when the block ends: readers find the old one or the new.
 
-    Its name is this process's own, so that two that write `path` at once do not meet. It is removed where the
-    block raises; what a killed process of this machine left of `path`, when `path` is written again.
+    Its name is this process's own, so that two that write `path` at once do not meet, and short, however long
+    that of `path` is. It is removed where the block raises; what a killed process of this machine left of
+    `path`, when `path` is written again.
     """
-    machine = f"{path.name}.{platform.node()}"
+    machine = f"{shortened(path.name, 100)}.{shortened(platform.node(), 64)}"
     for left in path.parent.glob(f"{glob.escape(machine)}.*.partial"):
         if not _lives(int(left.name.split(".")[-2])):
             left.unlink(missing_ok=True)

@@ -88,3 +88,8 @@ def test_losses_are_drawn_with_published_points_in_their_colours(tmp_path):
     }
     assert (31, 119, 180, 255) in hues  # the first colour
     assert (255, 127, 14, 255) not in hues  # and no second one
+
+
+def test_a_metric_may_have_a_comma_in_its_name(tmp_path):
+    CurveLogger(tmp_path).log_metrics({"train/a,b": 0.5, "train/c": 1.5}, step=3)
+    assert read_curves(tmp_path) == {"train/a,b": [(3, 0.5)], "train/c": [(3, 1.5)]}

@@ -57,3 +57,19 @@ def test_files_are_counted_by_batches_of_any_size():
         pair = SimpleNamespace(ids=["x"] * size)
         FilesProgress(bar, task).on_test_batch_end(None, None, None, pair, 0)
     assert bar.tasks[0].finished
+
+
+def test_a_bar_shows_texts_as_they_are():
+    import io
+
+    from rich.console import Console
+
+    from callbacks.progress import progress_bar
+
+    bar = progress_bar()
+    bar.live.console = Console(file=io.StringIO(), width=200)
+    for name in ("[red]x[/]", "[/x]", "a[b]"):
+        bar.add_task(name, total=1, note=name)
+    bar.live.console.print(bar.get_renderable())
+    shown = bar.live.console.file.getvalue()
+    assert all(shown.count(name) == 2 for name in ("[red]x[/]", "[/x]", "a[b]"))

@@ -108,3 +108,39 @@ def test_recordings_are_kept_without_their_padding(pair, tmp_path):
 def test_a_showcase_of_nothing_writes_nothing(pair, tmp_path):
     Showcase(tmp_path / "recordings", []).on_test_batch_end(None, None, pair.high, pair, 0)
     assert not (tmp_path / "recordings").exists()
+
+
+HOSTILE = [
+    "take_A$B_-_L$D",
+    r"\frac{$x$",
+    "a/b",
+    "a_b",
+    "y" * 250,
+    "group/" + "y" * 250,
+    "[/x] <b> %20#?*\n\t",
+]
+
+
+def test_ids_are_text(pair, tmp_path, recwarn):
+    """Not mathematics, patterns or file names: each has its recordings and its picture."""
+    told: list[str] = []
+    showcase = Showcase(tmp_path, HOSTILE, told.append)
+    for id_ in HOSTILE:
+        showcase.on_test_batch_end(None, None, pair.high, pair._replace(ids=[id_, "other"]), 0)
+    assert not told and not recwarn.list
+    pictures = {path.stem for path in tmp_path.glob("*.png")}
+    assert pictures == {path.stem for path in (tmp_path / "estimate").iterdir()} == {*showcase.names.values()}
+    assert len(pictures) == len(HOSTILE)
+    assert showcase.names["a/b"] == "a_b"
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_line(pair, tmp_path, monkeypatch):
+    told: list[str] = []
+
+    def fail(*args):
+        raise ValueError("the font is\nbroken")
+
+    monkeypatch.setattr("callbacks.scores.draw_spectrograms", fail)
+    Showcase(tmp_path, ["b"], told.append).on_test_batch_end(None, None, pair.high, pair, 0)
+    assert told == ["the picture of b is not drawn: ValueError: the font is"]
+    assert soundfile.info(tmp_path / "estimate" / "b.wav").frames == 12_000

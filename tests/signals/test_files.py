@@ -56,3 +56,22 @@ def test_two_that_write_at_once_do_not_meet(tmp_path):
         assert partial != theirs
         partial.write_text("whole")
     assert names(tmp_path) == sorted(["file", theirs.name, elsewhere.name])
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ö" * 127 + ".", os.fsdecode(b"\xe9" * 255)])
+def test_a_file_may_have_the_longest_name_there_is(tmp_path, name):
+    """So a file beside it has another than this with something at its end."""
+    path = tmp_path / name
+    for text in ("old", "new"):
+        with replacing(path) as partial:
+            partial.write_text(text)
+    assert (path.read_text(), names(tmp_path)) == ("new", [name])
+
+
+def test_two_long_names_that_begin_alike_do_not_meet(tmp_path):
+    paths = [tmp_path / ("x" * 240 + end) for end in "ab"]
+    with replacing(paths[0]) as first, replacing(paths[1]) as second:
+        assert first != second
+        first.touch()
+        second.touch()
+    assert names(tmp_path) == [path.name for path in paths]
