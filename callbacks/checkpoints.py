@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
+from zipfile import ZipFile
 
 import lightning
 import numpy as np
@@ -22,6 +23,25 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint, path, storage_options=None):
         with replacing(Path(path)) as partial:
             torch.save(checkpoint, partial)
+
+
+def check_whole(path: Path) -> None:
+    """Raises UserError where a checkpoint is there, but not to the last byte, or more than numbers in it.
+
+    PyTorch itself does not look whether the bytes of a tensor are those that were written.
+    """
+    if not path.exists():
+        return
+    try:
+        with ZipFile(path) as parts:  # as which PyTorch writes it, with a checksum of each tensor
+            whole = parts.testzip() is None
+        torch.load(path, weights_only=True, mmap=True)
+    except (PermissionError, MemoryError):
+        raise
+    except Exception:  # whatever the bytes lead to
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is damaged: remove {path.parent} to begin the run anew.")
 
 
 STOPPING = [name for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # Windows has but the first

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from signals.errors import UserError
 from signals.files import replacing
 from signals.names import one_line
 
@@ -32,6 +33,8 @@ def spared(what: str, report: Callable[[str], None]) -> Iterator[None]:
     """A block that draws: where it fails, that is one line, and everything else goes on."""
     try:
         yield
+    except UserError as error:
+        report(one_line(f"{what} is not drawn: {error}"))
     except Exception as error:  # whatever it is: numbers do not depend on pictures
         reason = next(iter(str(error).splitlines()), "")
         report(one_line(f"{what} is not drawn: {type(error).__name__}: {reason}"))

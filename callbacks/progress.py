@@ -10,20 +10,29 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column
+from rich.text import Text
 
+from signals.names import one_line
 from signals.types import Pair
 
 
+class Plain(TextColumn):
+    """A text as it is, on one line: no [markup] and no :emoji: in it."""
+
+    def render(self, task):
+        return Text(one_line(self.text_format.format(task=task)))
+
+
 def progress_bar() -> Progress:
-    """A bar for tasks with a `note`; descriptions and notes are shown as they are, [brackets], too."""
+    """A bar for tasks that have a `note`."""
     return Progress(
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=18)),
+        Plain("{task.description}", table_column=Column(no_wrap=True, min_width=18)),
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, ratio=2)),
+        Plain("{task.fields[note]}", table_column=Column(no_wrap=True, ratio=2)),
         expand=True,
     )
 

@@ -1,9 +1,6 @@
 """Our numbers beside the published ones, or beside each other: python experiments/compare.py --help"""
 
 import argparse
-import csv
-import html
-import io
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -29,6 +26,7 @@ from experiments.differences import differences, read_scored
 from experiments.records import STANDINGS, all_records, files_scored, standing
 from signals import versions
 from signals.errors import UserError
+from signals.names import csv_text, html_text, markdown, one_line, say
 
 FIELDS = (
     *("paper", "table", "system", "dataset", "scale", "cutoff_hz", "loss", "metric", "published"),
@@ -285,37 +283,41 @@ def difference_sheet(found: list[dict], notes: list[str]) -> Sheet:
 def render_terminal(sheet: Sheet) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
+    from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 240)
-    pretty = RichTable(title=sheet.title, title_justify="left")
+    pretty = RichTable(title=Text(one_line(sheet.title), "table.title"), title_justify="left")
     # The first column folds between words only. Rich would crop the last ones to keep to that.
     names = [word for texts in sheet.body for word in texts[0].split()]
     whole = sum(max(map(len, column)) + 3 for column in zip(sheet.header, *sheet.body, strict=True)) + 1
     fold = max(map(len, names), default=1) if whole > console.width else whole
-    pretty.add_column(sheet.header[0], no_wrap=True)
+    pretty.add_column(Text(one_line(sheet.header[0])), no_wrap=True)
     for name in sheet.header[1:]:
-        pretty.add_column(name.replace("_", " "), justify="right", overflow="fold")
+        pretty.add_column(Text(one_line(name.replace("_", " "))), justify="right", overflow="fold")
     for texts in sheet.body:
-        name = textwrap.wrap(texts[0], fold, break_on_hyphens=False)
-        pretty.add_row("\n".join(name), *texts[1:])
+        name = textwrap.wrap(one_line(texts[0]), fold, break_on_hyphens=False)
+        pretty.add_row(Text("\n".join(name)), *(Text(one_line(cell)) for cell in texts[1:]))
     console.print(pretty)
     for note in sheet.notes:
-        console.print(note, highlight=False, markup=False)
+        say(console, note)
     console.print()
 
 
 def render_markdown(sheet: Sheet) -> str:
     rule = ["---", *("---:" for _ in sheet.header[1:])]
-    rows = ["| " + " | ".join(texts) + " |" for texts in [sheet.header, rule, *sheet.body]]
-    return "\n".join([f"### {sheet.title}", "", *rows, "", *(f"- {note}" for note in sheet.notes), ""])
+    rows = [[*map(markdown, texts)] for texts in (sheet.header, *sheet.body)]
+    lines = ["| " + " | ".join(texts) + " |" for texts in (rows[0], rule, *rows[1:])]
+    return "\n".join(
+        [f"### {one_line(sheet.title)}", "", *lines, "", *(f"- {one_line(note)}" for note in sheet.notes), ""]
+    )
 
 
 def render_html(sheet: Sheet) -> str:
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in sheet.header)
-    lines = ("".join(f"<td>{html.escape(text)}</td>" for text in texts) for texts in sheet.body)
+    head = "".join(f"<th>{html_text(name.replace('_', ' '))}</th>" for name in sheet.header)
+    lines = ("".join(f"<td>{html_text(text)}</td>" for text in texts) for texts in sheet.body)
     rows = "".join(f"<tr>{line}</tr>" for line in lines)
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in sheet.notes)
-    head = f"<h2>{html.escape(sheet.title)}</h2><table><thead><tr>{head}</tr></thead>"
+    notes = "".join(f"<li>{html_text(note)}</li>" for note in sheet.notes)
+    head = f"<h2>{html_text(sheet.title)}</h2><table><thead><tr>{head}</tr></thead>"
     return f"{head}<tbody>{rows}</tbody></table><ul>{notes}</ul>"
 
 
@@ -327,11 +329,8 @@ ul{color:#555}</style>"""
 
 
 def print_csv(fields: Iterable[str], found: Iterable[dict]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(found)
-    print(text.getvalue(), end="")
+    fields = list(fields)
+    print(csv_text([fields, *([line.get(field, "") for field in fields] for line in found)]), end="")
 
 
 def print_sheets(sheets: Iterable[Sheet], form: str) -> None:
@@ -406,9 +405,9 @@ def main(argv: list[str] | None = None) -> int:
         ]
         show(tables, Path(args.output), args.format, args.preset, args.protocol)
         if not any(list(Path(args.output, paper).glob("*/record.json")) for paper in papers):
-            print(f"compare.py: no records below {args.output} yet", file=sys.stderr)
+            print(one_line(f"compare.py: no records below {args.output} yet"), file=sys.stderr)
     except (UserError, OSError) as error:
-        print(f"compare.py: {error}", file=sys.stderr)
+        print(one_line(f"compare.py: {error}"), file=sys.stderr)
         return 2
     return 0
 

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from callbacks.curves import Points, by_check, draw_losses, read_curves
+from callbacks.pictures import spared
 from callbacks.spectrograms import draw_spectrograms
 from experiments.compare import cell, check_protocol, scored
 from experiments.configuration import (
@@ -28,7 +29,7 @@ from experiments.configuration import (
 from experiments.ratings import draw_ratings, read_ratings
 from experiments.records import task_name
 from signals.errors import UserError
-from signals.files import replacing
+from signals.names import one_line
 
 Drawing = Callable[[Path], None]
 
@@ -146,8 +147,7 @@ def draw(
         drawing = drawing_of(figure, output, scored(output, figure.paper), preset, protocol)
     path = output / figure.paper / "figures" / f"{figure.name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished:
-        drawing(unfinished)
+    drawing(path)
     return path
 
 
@@ -240,10 +240,8 @@ def draw_of(table: Table, output: Path, preset: str, protocol: str, report: Call
     for name in figure_names(table.paper):
         figure = load_figure(table.paper, name)
         if figure.table == table:
-            try:
+            with spared(name, report):
                 report(f"{name}: {draw(figure, output, preset, protocol)}")
-            except UserError as error:
-                report(f"{name} is not drawn: {error}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -273,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             print(draw(figure, Path(args.output), args.preset, args.protocol, args.ratings))
     except (UserError, OSError) as error:
-        print(f"figures.py: {error}", file=sys.stderr)
+        print(one_line(f"figures.py: {error}"), file=sys.stderr)
         return 2
     return 0
 

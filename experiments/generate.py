@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import io
 import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ import yaml
 from experiments.configuration import PAPERS, nearest
 from signals.errors import UserError
 from signals.files import replacing
+from signals.names import csv_text, one_line
 
 MATERIAL = PAPERS / "audiosr" / "plug_and_play.yaml"
 HUB_SECONDS = 10  # until the hub counts as out of reach
@@ -235,13 +235,10 @@ def read_lines(path: Path, fields: tuple[str, ...]) -> dict[str, dict[str, str]]
 
 
 def write_lines(path: Path, lines: Mapping[str, Mapping[str, str]], fields: tuple[str, ...]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines[file] for file in sorted(lines))
+    rows = ([lines[file][field] for field in fields] for file in sorted(lines))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
-        unfinished.write_text(text.getvalue(), encoding="utf-8")
+        unfinished.write_text(csv_text([fields, *rows]), encoding="utf-8", newline="")
 
 
 class Folder:
@@ -358,7 +355,7 @@ def generate(args: argparse.Namespace, tagger: Tagger | None = None) -> None:
                     raise UserError(f"{item.file}: {told(error)}") from error
                 if why:
                     folder.leave_out(item, why)
-                    print(f"generate.py: left out: {item.file}: {why}", file=sys.stderr)
+                    print(one_line(f"generate.py: left out: {item.file}: {why}"), file=sys.stderr)
                 else:
                     folder.keep(item, wave, rate)
                     made += 1
@@ -396,7 +393,7 @@ def main(argv: list[str] | None = None) -> int:
         generate(args)
     except (UserError, OSError, RuntimeError) as error:  # also of memory
         line = str(error) if isinstance(error, UserError) else told(error)
-        print(f"generate.py: {line}", file=sys.stderr)
+        print(one_line(f"generate.py: {line}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("generate.py: interrupted; the same command goes on with what is missing.", file=sys.stderr)

@@ -6,13 +6,13 @@ import os
 import random
 import sys
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
 from experiments.page import document, replace, text
 from experiments.ratings import COLUMNS, SCALE, SYSTEMS
 from signals.errors import UserError
+from signals.names import html_url, one_line
 
 NEITHER = "no clear difference"
 INTRODUCTION = """<h1>Listening test</h1>
@@ -70,7 +70,7 @@ def pair(place: str, id_: str, versions: dict[str, Path], page: Path) -> str:
     players = ""
     for side, (system, path) in enumerate(versions.items()):
         volume = min(levels.values()) / levels[system] if min(levels.values()) else 1.0
-        source = quote(os.path.relpath(path, page.parent).replace(os.sep, "/"))
+        source = html_url(Path(os.path.relpath(path, page.parent)).as_posix())
         players += (
             f'<figure><figcaption>{"AB"[side]}</figcaption><audio controls preload="none" '
             f'data-volume="{volume:.4f}" src="{source}"></audio>'
@@ -125,11 +125,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         count, alone = write_listening_page(Path(args.before), Path(args.after), Path(args.output), args.seed)
     except (UserError, OSError) as error:
-        print(f"listen.py: {error}", file=sys.stderr)
+        print(one_line(f"listen.py: {error}"), file=sys.stderr)
         return 2
     for name in alone:
-        print(f"listen.py: left out: {name}: in one of the folders only", file=sys.stderr)
-    print(f"{count} pairs: {args.output}; its ratings.csv is for figures.py --ratings")
+        print(one_line(f"listen.py: left out: {name}: in one of the folders only"), file=sys.stderr)
+    print(f"{count} pairs: {one_line(args.output)}; its ratings.csv is for figures.py --ratings")
     return 0
 
 

@@ -1,9 +1,7 @@
 """The page of a record: all that is known of a run or a scored row, in one file that any browser shows."""
 
-import html
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 import yaml
 
@@ -12,6 +10,7 @@ from experiments.configuration import load_paper
 from experiments.costs import behind, cost, rounded
 from experiments.records import cell_name, files_scored, read_record
 from signals.files import replacing
+from signals.names import file_names, html_text, html_url
 
 KINDS = ("input", "estimate", "reference")
 YARDSTICKS = ("trained", "start", "untrained", "constant")
@@ -51,11 +50,9 @@ for (const head of document.querySelectorAll("table.sortable th")) head.onclick 
 """
 
 
-# Pieces of HTML; every text goes through `text` ------------------------------------------------------------
+# Pieces of HTML; every text goes through `text`, every address through `html_url` --------------------------
 
-
-def text(value: object) -> str:
-    return html.escape(str(value))
+text = html_text
 
 
 def number(value: float, digits: str = ".4g") -> str:
@@ -64,7 +61,7 @@ def number(value: float, digits: str = ".4g") -> str:
 
 
 def link(target: str, words: object) -> str:
-    return f'<a href="{text(quote(target))}">{text(words)}</a>'
+    return f'<a href="{html_url(target)}">{text(words)}</a>'
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]], kind: str = "") -> str:
@@ -278,9 +275,8 @@ def file_scores(record: Mapping) -> str:
 def recordings(folder: Path, record: Mapping) -> str:
     """Spectrograms and players of the recordings that were kept."""
     found = []
-    for id_ in record["files"]:
-        name = id_.replace("/", "_")
-        file = text(quote(name))
+    for id_, name in file_names(record["files"]).items():
+        file = html_url(name)
         picture = f'<img src="recordings/{file}.png" alt="spectrograms of {text(id_)}">'
         players = "".join(
             f"<figure><figcaption>{kind}</figcaption>"
@@ -390,7 +386,7 @@ def write_index(output: Path) -> None:
     content = table(header, (rows[key] for key in sorted(rows, reverse=True)), "sortable")
     figures = "".join(
         f"<h3>{text(path.parents[1].name)} {text(path.stem)}</h3>"
-        f'<img src="{text(quote(path.relative_to(output).as_posix()))}" alt="{text(path.stem)}">'
+        f'<img src="{html_url(path.relative_to(output).as_posix())}" alt="{text(path.stem)}">'
         for path in sorted(output.glob("*/figures/*.png"))
     )
     content += section("Figures", figures)

@@ -35,6 +35,7 @@ from lightning_modules.super_resolver import SuperResolver
 from signals import versions
 from signals.errors import UserError
 from signals.metrics import HALVES, METRICS
+from signals.names import one_line
 from signals.perceptual import check_installed
 
 
@@ -255,7 +256,7 @@ class Rows:
         )
         scores = Scores(rule["metrics"], rule["bits"])
         kept = self.folder(row, task) / "recordings"
-        show = Showcase(kept, sorted(store.ids)[: self.config["pictures"]])
+        show = Showcase(kept, sorted(store.ids)[: self.config["pictures"]], self.report)
         options = own_device(self.config, ranks)
         callbacks = [scores, show, *watching]
         trainer = lightning.Trainer(logger=False, enable_checkpointing=False, callbacks=callbacks, **options)
@@ -283,7 +284,8 @@ class Rows:
             metrics = ", ".join(metric for metric, missing in lacking.items() if tuple(missing) == ids)
             more = f" and {len(ids) - 8:,} more" if len(ids) > 8 else ""
             which = f"{', '.join(ids[:8])}{more}"
-            self.report(f"{row.system} {task_name(identity['task'])}: no finite {metrics} of {which}")
+            told = f"{row.system} {task_name(identity['task'])}: no finite {metrics} of {which}"
+            self.report(one_line(told))
         record = {
             "kind": "score",
             "id": folder.name,

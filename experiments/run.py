@@ -27,6 +27,7 @@ from experiments.configuration import (
 )
 from experiments.records import cause, cell_name
 from signals.errors import UserError
+from signals.names import one_line
 
 # What narrows a table down, by its flag, and what of a column it is.
 COORDINATES = {"dataset": "dataset", "scale": "scale", "cutoff": "cutoff_hz", "loss": "loss"}
@@ -35,7 +36,7 @@ BARE = ("paper", "table", "row", "cell", "preset", "protocol", "seeds", "method"
 
 
 def report(line: str) -> None:
-    print(line, flush=True)
+    print(one_line(line, keep="\n"), flush=True)
 
 
 def list_everything() -> None:
@@ -156,7 +157,7 @@ def train_runs(tester, row: Row, missing: dict[tuple, str]) -> None:
 def leave_traceback(folder: Path) -> None:
     """What went wrong in full, for whoever mends it; a user has been told in one line."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "error.txt").write_text(traceback.format_exc())
+    (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
 
 
 def test_row(tester, row: Row, missing: Mapping[tuple, str]) -> dict[tuple[str, str], str]:
@@ -255,7 +256,7 @@ def execute(args: argparse.Namespace, config: dict, table: Table, rows: list[Row
     show([table], Path(config["output"]), "terminal", args.preset, args.protocol)
     wanted = {row.system: [task.key for task in tasks(table, row, config)] for row in rows}
     for line in dict.fromkeys(line for failed in failures for line in reasons(failed, wanted)):
-        print(f"run.py: {line}", file=sys.stderr)
+        print(one_line(f"run.py: {line}"), file=sys.stderr)
     if until.signal:  # as if it had ended there: schedulers and shells know what that means
         return 128 + until.signal
     return 1 if any(failures) else 0
@@ -430,7 +431,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run_beside_others(args) if beside_each_other() > 1 else run(args)
     except (UserError, OSError) as error:
-        print(f"run.py: {error}", file=sys.stderr)
+        print(one_line(f"run.py: {error}"), file=sys.stderr)
         return 2
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns Ctrl-C into SystemExit
         if isinstance(why := stop.args[0] if stop.args else None, str):

@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from callbacks.checkpoints import Best, Checkpoints, Deadline, StepSeeds, Threads, WholeFiles
+from callbacks.checkpoints import Best, Checkpoints, Deadline, StepSeeds, Threads, WholeFiles, check_whole
 from callbacks.cost import Cost
 from callbacks.curves import draw_curves
+from callbacks.pictures import spared
 from callbacks.progress import TrainingProgress
 from datamodules.degradations import degradation
 from datamodules.library import Library
@@ -397,6 +398,9 @@ class Runs:
         from experiments.tracking import loggers  # which stands on this module
 
         self.check_time("not begun")
+        checkpoint, best = folder / "last.ckpt", folder / "best.ckpt"
+        check_whole(checkpoint)
+        check_whole(best)
         parts = self.parts(name, "train").items()
         told = ", ".join(f"{part} {store.hours:.2f} h, weight {weight}" for part, (store, weight) in parts)
         batch, size = self.config["runs"][name]["training"]["batch"], self.ranks.size
@@ -404,9 +408,10 @@ class Runs:
         self.report(f"run {name} {folder.name}: trains on {told}{many}")
         self.begin(folder)
         stage, data = self.beginning(name), self.datamodule(name)
-        checkpoint, best = folder / "last.ckpt", folder / "best.ckpt"
         if resume := checkpoint.is_file():
             self.report(f"run {name} {folder.name}: goes on from its last checkpoint")
+        else:
+            best.unlink(missing_ok=True)  # of another beginning
         chosen = loggers(folder, name, self.report)
         training, cost = self.config["runs"][name]["training"], Cost()
         watching = [TrainingProgress(name, training["steps"]), cost]
@@ -502,7 +507,8 @@ class Runs:
             measures["start"] = self.held_out(self.stage(start), data)["held_out/model"]
         if not all(value == value and abs(value) < float("inf") for value in measures.values()):
             raise UserError(f"run {name} diverged ({measures}): lower runs.{name}.optimizer.lr.")
-        draw_curves(folder, f"{self.paper} {name} {folder.name}")
+        with spared(f"run {name}: its curves", self.report):
+            draw_curves(folder, f"{self.paper} {name} {folder.name}")
         self.keep(name, folder, stage, measures, cost.seconds, cost.steps_per_second, cost.memory)
         told = ", ".join(f"{kind} {value:.4g}" for kind, value in measures.items())
         self.report(f"run {name} {folder.name}: held-out error {told}")

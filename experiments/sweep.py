@@ -27,6 +27,7 @@ from experiments.grids import (
 from experiments.records import cell_name
 from experiments.run import COORDINATES, configured, parse, report, selected, with_weights
 from signals.errors import UserError
+from signals.names import one_line, say
 
 TICK = 0.2  # seconds between looks at what is running
 
@@ -266,7 +267,7 @@ def work(jobs: list[Job], slots: list[dict[str, str]], total: int) -> dict[str, 
         if bar.disable:
             report(line)
         else:
-            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(bar.console, line)
 
     with bar, interruptible():
         try:
@@ -328,7 +329,7 @@ def run_here(sweep: Mapping, agents: int | None) -> int:
     failed = work(todo, environments(agents), len(jobs)) if todo else {}
     conclude(jobs)
     for name, why in failed.items():
-        print(f"sweep.py: no number for {name}: {why}", file=sys.stderr)
+        print(one_line(f"sweep.py: no number for {name}: {why}"), file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -456,7 +457,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(parser.parse_intermixed_args(argv))
     except (UserError, OSError) as error:
-        print(f"sweep.py: {error}", file=sys.stderr)
+        print(one_line(f"sweep.py: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("sweep.py: interrupted; the same command goes on.", file=sys.stderr)

@@ -1,7 +1,6 @@
 """Weights & Biases: one run for each row (and seed) of a command, with all that the row leaves."""
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from experiments.plan import wanted_runs
 from experiments.ranks import Abandoned
 from experiments.records import cause, cell_name, identity_hash, read_record, task_name
 from experiments.rows import Rows, tasks
+from signals.names import file_names, shortened, wandb_name
 
 STOPPED = 255  # the exit code by which W&B knows a run that was stopped, not one that failed
 NUMBERS = ("reproduced", "measured", "std")  # which a line of the CSV has as text
@@ -90,7 +90,7 @@ def begin(tester: Rows, row: Row, report: Callable[[str], None]):
         run = wandb.init(
             **({} if swept else place),  # which a sweep has chosen
             group=f"{table.paper} {table.name}",
-            name=f"{told(tester, row)} {config['preset']} seed {config['seed']}",
+            name=shortened(f"{told(tester, row)} {config['preset']} seed {config['seed']}", 128),
             job_type="training" if trainings(tester, row) else "test",
             tags=[table.paper, table.name, config["preset"], tester.protocol],
             notes=table.title,
@@ -184,13 +184,15 @@ def showcase(record: Mapping, folder: Path) -> dict[str, list]:
 
     shown: dict[str, list] = {}
     cell = cell_name(record["system"], record)
+    kept, names = folder / "recordings", file_names(record["files"])
     for id_ in sorted(record["files"])[: record.get("pictures", 0)]:
-        kept, name = folder / "recordings", id_.replace("/", "_")
+        name = names[id_]
         for kind in ("input", "estimate", "reference"):
             audio = wandb.Audio(str(kept / kind / f"{name}.wav"), caption=f"{id_}, {kind}: {cell}")
             shown.setdefault(f"{task_name(record)}/{kind}", []).append(audio)
-        picture = wandb.Image(str(kept / f"{name}.png"), caption=f"{id_}: {cell}")
-        shown.setdefault(f"{task_name(record)}/spectrograms", []).append(picture)
+        if (kept / f"{name}.png").is_file():
+            picture = wandb.Image(str(kept / f"{name}.png"), caption=f"{id_}: {cell}")
+            shown.setdefault(f"{task_name(record)}/spectrograms", []).append(picture)
     return shown
 
 
@@ -201,9 +203,10 @@ def log_training(run, name: str, folder: Path) -> None:
     record = read_record(folder)
     if record is None or "released" in record["identity"]:  # these are their authors' to give
         return
-    run.log({f"curves/{name}": wandb.Image(str(folder / "curves.png"), caption=f"{name} {folder.name}")})
+    if (folder / "curves.png").is_file():
+        run.log({f"curves/{name}": wandb.Image(str(folder / "curves.png"), caption=f"{name} {folder.name}")})
     metadata = {key: record[key] for key in ("id", "preset", "parameters", "held_out")}
-    title = re.sub(r"[^\w.-]", "_", f"{record['paper']}-{record['run']}")
+    title = wandb_name(f"{record['paper']}-{record['run']}")
     artifact = wandb.Artifact(title, type="model", metadata=metadata)
     for file in ("weights.safetensors", "record.json", "config.yaml"):
         artifact.add_file(str(folder / file), policy="immutable")  # gigabytes are not copied

@@ -15,6 +15,7 @@ from experiments.configuration import Column
 from experiments.records import file_hash, identity_hash, read_record, task_name
 from experiments.rows import degradation_of
 from signals.errors import UserError
+from signals.names import file_names
 from signals.types import Pair, Signal
 
 TOLERANCE = 1e-4  # relative, and absolute below 1: another batch, thread or device rounds otherwise
@@ -53,9 +54,8 @@ def pair_again(reference: Signal, id_: str, identity: Mapping) -> Pair:
     return data.on_after_batch_transfer(Batch(reference, [id_], seeds, 0), 0)
 
 
-def scored_again(folder: Path, id_: str, identity: Mapping) -> dict[str, float]:
-    """Scores of one saved recording by the rule of its record."""
-    name = id_.replace("/", "_")
+def scored_again(folder: Path, id_: str, name: str, identity: Mapping) -> dict[str, float]:
+    """Scores of one saved recording by the rule of its record. name: of its files."""
     waves = [
         read_recording(folder / "recordings" / kind / f"{name}.wav") for kind in ("estimate", "reference")
     ]
@@ -88,10 +88,11 @@ def check_score(folder: Path, record: Mapping) -> tuple[list[str], str]:
     by_method = set(record.get("measured", ())) - set(record["identity"]["rule"]["metrics"])
     if not ids:
         wrong.append("no recordings were saved (pictures=0), so nothing can be scored again")
+    names = file_names(files)
     for id_ in ids:
         try:
             recorded = {m: v for m, v in files[id_].items() if m not in by_method}
-            wrong += drifts(id_, scored_again(folder, id_, record["identity"]), recorded)
+            wrong += drifts(id_, scored_again(folder, id_, names[id_], record["identity"]), recorded)
         except UserError as error:
             wrong.append(str(error))
     not_again = f", but for {', '.join(sorted(by_method))}, which no waveform shows" if by_method else ""

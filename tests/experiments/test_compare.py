@@ -4,12 +4,13 @@ import csv
 import dataclasses
 import html
 import io
+import re
 from pathlib import Path
 
 import pytest
 
+from experiments.compare import Sheet, main, print_csv, print_sheets, render_html, table_sheet
 from experiments.compare import cell as cell_of
-from experiments.compare import main, render_html, table_sheet
 from experiments.configuration import (
     LISTENER_METRICS,
     Column,
@@ -595,3 +596,41 @@ def test_differences_are_printed_in_every_format(capsys, workplace, form):
     text = html.unescape(capsys.readouterr().out)
     for word in ("AudioSR - GT-Mel", "-0.25", "-0.25 ... -0.25", "LSD", "full, published"):
         assert word in text
+
+
+HOSTILE = [
+    "[red]x[/]",
+    "[/x] :smile:",
+    "a|b\\|c",
+    "<script>alert(1)</script>",
+    "&amp;",
+    '"q"',
+    "*x*",
+    "a\nb",
+    "$A$",
+]
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "html"])
+def test_names_of_systems_are_text(form, capsys):
+    """Of a table with hostile titles, headers, cells and notes, every name is printed as it is."""
+    body = [[name, name] for name in HOSTILE]
+    print_sheets([Sheet("[/t] <t>", ["system", "[/h]"], body, ["[/n] <n>"])], form)
+    shown = capsys.readouterr().out
+    if form == "html":
+        assert "<script" not in shown and "<n>" not in shown
+        shown = html.unescape(shown)
+    if form == "markdown":
+        assert [line.count(" | ") for line in shown.splitlines() if line.startswith("|")] == [1] * 11
+        shown = re.sub(r"\\([\\|`*\[\]<&_])", r"\1", shown)
+    for name in ("[/t] <t>", "[/h]", "[/n] <n>"):
+        assert name in shown
+    for name in HOSTILE:
+        told = name if form == "html" else name.replace("\n", r"\n")
+        assert shown.count(told) >= 2, name
+
+
+def test_names_of_systems_are_cells_of_a_csv(capsys):
+    print_csv(["system", "n"], [{"system": name, "n": 1} for name in [*HOSTILE, "a,b", "a\rb", "=1"]])
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
+    assert [line["system"] for line in lines] == [*HOSTILE, "a,b", "a\rb", "=1"]
