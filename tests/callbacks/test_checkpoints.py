@@ -1,6 +1,8 @@
 """A training that is cut off anywhere goes on to the same end: weights, optimisers, schedules and curves."""
 
+import io
 import os
+import pickle
 import signal
 import sys
 from pathlib import Path
@@ -13,11 +15,12 @@ import torch
 from torch import nn
 
 from callbacks import checkpoints
-from callbacks.checkpoints import Best, Checkpoints, Deadline, OutOfTime, StepSeeds, WholeFiles
+from callbacks.checkpoints import Best, Checkpoints, Deadline, OutOfTime, StepSeeds, WholeFiles, check_whole
 from callbacks.curves import CurveLogger, read_curves
 from datamodules.pairs import Mixture, PairDataModule
 from datamodules.store import Store
 from lightning_modules.stage import AdversarialStage, Stage
+from signals.errors import UserError
 from signals.types import Pair
 
 STEPS, EPOCHS = 4, 3
@@ -325,3 +328,52 @@ def test_gradients_that_wait_for_others_are_not_saved(tmp_path):
             torch.load(tmp_path / "b" / "last.ckpt", weights_only=True)["state_dict"]["batches_seen"] % 2 == 0
         )
     assert not differences(through(tmp_path / "b"), whole)
+
+
+# What is damaged ------------------------------------------------------------------------------------------
+
+
+def saved(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+CHECKPOINT = saved({"state_dict": {"weight": torch.zeros(10_000)}, "steps": 3})
+DAMAGES = {
+    "cut": CHECKPOINT[: len(CHECKPOINT) // 2],
+    "without its end": CHECKPOINT[:-10],
+    "empty": b"",
+    "zeros": bytes(5000),
+    "garbage": bytes(range(256)) * 20,
+    "text": b"hello world",
+    "other bytes": CHECKPOINT[:20_000] + bytes(range(256)) + CHECKPOINT[20_256:],  # of the weights alone
+    "no numbers": saved({"state_dict": {}, "path": Path("a")}),  # which could execute something
+    "no checkpoint": pickle.dumps({"state_dict": {}}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_named_with_the_remedy(tmp_path, damage):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(DAMAGES[damage])
+    with pytest.raises(UserError) as told:
+        check_whole(path)
+    assert str(told.value) == f"{path} is damaged: remove {tmp_path} to begin the run anew."
+
+
+def test_a_checkpoint_of_ours_is_whole(tmp_path):
+    train(tmp_path, Dropping)
+    check_whole(tmp_path / "last.ckpt")
+    check_whole(tmp_path / "nothing yet.ckpt")
+
+
+@pytest.mark.parametrize("error", [PermissionError, MemoryError])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch, error):
+    def refused(path):
+        raise error
+
+    (tmp_path / "last.ckpt").write_bytes(CHECKPOINT)
+    monkeypatch.setattr(checkpoints, "ZipFile", refused)
+    with pytest.raises(error):
+        check_whole(tmp_path / "last.ckpt")

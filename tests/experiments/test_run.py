@@ -379,6 +379,21 @@ def test_damaged_weights_are_one_line(command, afterwards):
     assert f"{weights.relative_to(afterwards)} is damaged" in complaint(done)
 
 
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_damaged_checkpoint_is_one_line_and_blocks_its_rows_only(command, afterwards, name):
+    folder = trained(afterwards, "vocoder")
+    (folder / "record.json").unlink()
+    (folder / name).write_bytes(b"")
+    done = command("--row", "GT-Mel", "--row", "Unprocessed", *VCTK_ONLY)
+    assert done.code == 1
+    relative = folder.relative_to(afterwards)
+    told = f"{relative / name} is damaged: remove {relative} to begin the run anew."
+    assert complaint(done) == f"run.py: no number for GT-Mel: run vocoder failed: {told}"
+    assert "Unprocessed" in done.out
+    shutil.rmtree(folder)
+    assert command("--row", "GT-Mel", *VCTK_ONLY).code == 0
+
+
 @pytest.mark.parametrize(
     "setting", ["method.variant=cod", "method.paste=inptu", "method.steps=3", "method.overlap=64"]
 )
