@@ -3,6 +3,7 @@
 import glob
 import os
 import platform
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """A file beside `path` that takes its place when the block ends: readers find the old one or the new.
 
     Its name is this process's own, so that two that write `path` at once do not meet, and short, however long
-    that of `path` is. It is removed where the block raises; what a killed process of this machine left of
-    `path`, when `path` is written again.
+    that of `path` is. It has the rights that the user's mask gives, whatever its writer does. It is removed
+    where the block raises; what a killed process of this machine left of `path`, when `path` is written again.
     """
     machine = f"{shortened(path.name, 100)}.{shortened(platform.node(), 64)}"
     for left in path.parent.glob(f"{glob.escape(machine)}.*.partial"):
@@ -24,7 +25,12 @@ def replacing(path: Path) -> Iterator[Path]:
             left.unlink(missing_ok=True)
     partial = path.with_name(f"{machine}.{os.getpid()}.partial")
     try:
+        partial.touch()
+        rights = partial.stat().st_mode  # (to ask for the mask itself is to change it, for all threads)
+        partial.unlink()
         yield partial
+        if partial.stat().st_mode != rights:  # not every file system lets them be set
+            partial.chmod(stat.S_IMODE(rights))
         with partial.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)

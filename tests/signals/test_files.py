@@ -5,6 +5,8 @@ import platform
 import signal
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from signals.files import replacing
 
@@ -75,3 +77,30 @@ def test_two_long_names_that_begin_alike_do_not_meet(tmp_path):
         first.touch()
         second.touch()
     assert names(tmp_path) == [path.name for path in paths]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs the rights of POSIX")
+@pytest.mark.parametrize(("mask", "rights"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_has_the_rights_of_any_new_one(tmp_path, mask, rights):
+    """Whatever its writer does: safetensors makes files that only their owner reads."""
+    writers = {
+        "weights": lambda file: save_file({"weight": torch.zeros(3)}, file),
+        "checkpoint": lambda file: torch.save({"weight": torch.zeros(3)}, file),
+        "text": lambda file: file.write_text("text"),
+    }
+    before = os.umask(mask)
+    try:
+        for name, write in writers.items():
+            with replacing(tmp_path / name) as partial:
+                write(partial)
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == dict.fromkeys(
+        writers, rights
+    )
+
+
+def test_what_is_not_written_is_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "file"):
+        pass
+    assert names(tmp_path) == []
