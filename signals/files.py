@@ -15,9 +15,10 @@ from signals.names import shortened
 def replacing(path: Path) -> Iterator[Path]:
     """A file beside `path` that takes its place when the block ends: readers find the old one or the new.
 
-    Its name is this process's own, so that two that write `path` at once do not meet, and short, however long
-    that of `path` is. It has the rights that the user's mask gives, whatever its writer does. It is removed
-    where the block raises; what a killed process of this machine left of `path`, when `path` is written again.
+    Its name is this process's own, so that two that write `path` at once do not meet, and short, however
+    long that of `path` is. Its rights are those that the user's mask gives, whatever its writer does. It is
+    removed where the block raises, and what a killed process of this machine left when `path` is written
+    again.
     """
     machine = f"{shortened(path.name, 100)}.{shortened(platform.node(), 64)}"
     for left in path.parent.glob(f"{glob.escape(machine)}.*.partial"):
