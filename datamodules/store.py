@@ -18,12 +18,13 @@ import numpy as np
 from filelock import FileLock
 
 from datamodules.corpora import Item
+from signals.audio_files import Unreadable, read_audio
 from signals.errors import UserError
 
-STORE_VERSION = 2  # raise it whenever what `decode` returns changes
+STORE_VERSION = 2  # of what names runs: raised where other samples of the same files shall do so
+READ_VERSION = 3  # raised whenever what `decode` returns changes: stores are prepared again
 MIN_SECONDS = 0.25
 SILENCE = 2.0**-15  # a peak below one 16-bit step
-WHOLE = 0.98  # of the samples that its header promises, a file holds at least
 
 
 def bandwidth(wave: np.ndarray, rate: int) -> float:
@@ -67,44 +68,18 @@ def none(wave: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
 RESAMPLERS = {"soxr": soxr, "butterworth": butterworth, "none": none}
 
 
-def states_its_length(path: str) -> bool:
-    """Whether a file holds its number of samples; MP3s may not, and libsndfile guesses it by their size."""
-    with open(path, "rb") as file:
-        head = file.read(10)
-        if head[:3] == b"ID3":  # a tag of any length, in four bytes of seven bits
-            file.seek(sum(byte << 7 * place for place, byte in enumerate(reversed(head[6:]))), os.SEEK_CUR)
-            head = b""
-        frame = head + file.read(256)
-    is_mp3 = frame[:1] == b"\xff" and frame[1:2] >= b"\xe0"
-    return not is_mp3 or any(name in frame for name in (b"Xing", b"Info", b"VBRI"))
-
-
 def decode(row: dict, rate: int, resampling: str = "soxr") -> dict:
     """One file as mono float32 [T] at `rate`, or an empty wave and the reason why it cannot be used."""
-    import soundfile
-
     named = {"id": row["id"], "group": row["group"]}
 
     def unusable(reason: str) -> dict:
         return {**named, "reason": reason, "wave": np.zeros(0, np.float32), "bandwidth": 0.0, "hash": ""}
 
     try:
-        with soundfile.SoundFile(row["path"]) as file:
-            source_rate, promised = file.samplerate, file.frames
-            wave = file.read(dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        return unusable(f"undecodable: {error.error_string}")
-    except OSError as error:
-        return unusable(f"undecodable: {error.strerror}")
-    except MemoryError:
-        return unusable(f"undecodable: its header promises {promised:,} samples, too many for the memory")
-    if len(wave) == 0:
-        return unusable("empty")
-    if len(wave) < WHOLE * promised and states_its_length(row["path"]):
-        return unusable(f"cut short: {len(wave):,} of {promised:,} samples")
+        wave, source_rate = read_audio(row["path"])
+    except Unreadable as why:
+        return unusable(str(why))
     wave = wave.mean(axis=1)
-    if not np.isfinite(wave).all():
-        return unusable("holds NaN or infinity")
     if np.abs(wave).max() < SILENCE:
         return unusable("silent")
     if len(wave) < MIN_SECONDS * source_rate:
@@ -190,7 +165,7 @@ class Store:
 def listing_key(items: tuple[Item, ...], rate: int, resampling: str) -> str:
     """What a store is valid for: these files (name, size, date), this rate, this version of the code."""
     files = [(item.id, item.group, (stat := item.path.stat()).st_size, stat.st_mtime_ns) for item in items]
-    return hashlib.sha256(json.dumps([STORE_VERSION, rate, resampling, files]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([READ_VERSION, rate, resampling, files]).encode()).hexdigest()[:16]
 
 
 class Unprepared(UserError):

@@ -1,26 +1,33 @@
 """Super-resolve recordings of your own: python experiments/enhance.py --help"""
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 
-from experiments.records import cause, read_record
+from experiments.records import cause, identity_hash, read_record
 from signals.errors import UserError
 from signals.files import replacing
+from signals.names import one_line, say
 
 FORMATS = {"wav": "FLOAT", "flac": "PCM_24"}
 BAND = (100, 200_000)  # Hz, in which an input's band may end
 RATES = (1000, 400_000)  # Hz, of results
+FLAC_CHANNELS = 8
 WAV_LIMIT = 2**32 - 2**16  # bytes: a longer WAV file is written as RF64
+MARK = "made by Wideband as"  # what results say of themselves, with a hash of how they were made
 HUB_FILE = "pytorch_model.bin"  # of a repository on the hub, where none is named
 
 
 def recordings(inputs: list[str], output: Path) -> list[tuple[Path, Path]]:
-    """Audio files of the inputs, each with its name below the output: folders keep their structure.
+    """Audio files of the inputs, each with its place below its input: folders keep their structure.
 
     Where the output is a folder within an input, what it holds are results. Raises UserError where an input
-    is not there, or holds no audio, or two results would have one name.
+    is not there, or holds no audio.
     """
     from datamodules.corpora.selection import AUDIO_SUFFIXES, audio_below
 
@@ -41,12 +48,25 @@ def recordings(inputs: list[str], output: Path) -> list[tuple[Path, Path]]:
             found.append((path, Path(path.name)))
         else:
             raise UserError(f"{path}: no such file or folder.")
+    return list(dict.fromkeys(found))
+
+
+def result_names(found: Iterable[tuple[Path, Path]], form: str) -> dict[Path, Path]:
+    """By file, the name of its result below the output; no two are the same.
+
+    `take.mp3` becomes `take.wav`; beside a `take.flac` it is `take.mp3.wav`, and where another input has the
+    same it stands below that input's own name, or has a number.
+    """
     names: dict[Path, Path] = {}
-    for file, name in found:
-        if other := names.get(name.with_suffix("")):
-            raise UserError(f"{file} and {other} would have the same result: give them one by one.")
-        names[name.with_suffix("")] = file
-    return found
+    alike, taken = Counter(place.with_suffix("") for _, place in found), set()
+    for file, place in found:
+        name = place.with_suffix("") if alike[place.with_suffix("")] == 1 else place
+        above = Path(file.parents[len(place.parts) - 1].name)
+        numbered = (name.with_name(f"{name.name}-{number}") for number in count(2))
+        results = (path.with_name(f"{path.name}.{form}") for path in chain((name, above / name), numbered))
+        names[file] = next(result for result in results if result not in taken)
+        taken.add(names[file])
+    return names
 
 
 # The method -----------------------------------------------------------------------------------------------
@@ -84,7 +104,7 @@ def newest(folder: Path, system: str | None, cutoff: float | None = None) -> Pat
 def load(checkpoint: str, system: str | None, cutoff: float | None = None):
     """The method of a tested row's folder, of a run's (or its weights.safetensors), or of a folder of these.
 
-    Raises UserError where nothing can be loaded from there.
+    And what names it: the id of its record. Raises UserError where nothing can be loaded from there.
     """
     from experiments.runs import restored
     from lightning_modules import build_method, in_trusted_file
@@ -100,13 +120,13 @@ def load(checkpoint: str, system: str | None, cutoff: float | None = None):
         identity = record["identity"]
         name = in_trusted_file(identity["method"], identity["source"], folder)
         parts = {part: restored(folder.parent / run) for part, run in identity["parts"].items()}
-        return build_method(name, identity["rate"], parts, identity["settings"])
+        return build_method(name, identity["rate"], parts, identity["settings"]), record["id"]
     stage = restored(folder)
     if not isinstance(stage, SuperResolver):
         raise UserError(
             f"{folder} is one part of a method ({type(stage).__name__}): name the folder of a tested row."
         )
-    return stage
+    return stage, record["id"]
 
 
 def weights_file(place: str) -> Path:
@@ -132,7 +152,9 @@ def weights_file(place: str) -> Path:
 
 
 def load_released(paper: str, checkpoint: str, system: str | None, changes: list[str]):
-    """The method of a row of released weights, straight from their file; no run is written.
+    """The method of a row of released weights, straight from their file, and what names it.
+
+    No run is written.
 
     system: the row, in the paper's first table (None: the first such). changes: `method.key=value`, over the
     row's settings. Raises UserError where nothing can be loaded so.
@@ -166,36 +188,86 @@ def load_released(paper: str, checkpoint: str, system: str | None, changes: list
     parts = {part: converted(config, run, path, stages) for part, run in row.parts.items()}
     settings = own | row.settings | {key: own[key] for key in changed}
     resolved = find_method(row.method).resolved(settings)
-    return build_method(row.method, config["data"]["rate"], parts, resolved)
+    name = [paper, system, resolved, *stamp(path)]
+    return build_method(row.method, config["data"]["rate"], parts, resolved), name
 
 
 def method_of(args: argparse.Namespace):
-    """The method that was asked for, on its device."""
+    """The method that was asked for, on its device, and what names it among all that could be."""
     import torch
 
     from experiments.threads import choose_threads
-    from lightning_modules import find_method, trust
+    from lightning_modules import find_method, own_source, trust
     from lightning_modules.stage import Stage
     from lightning_modules.super_resolver import SuperResolver
 
     trust(args.method)
     choose_threads()
     if args.paper:
-        method = load_released(args.paper, args.checkpoint, args.row, args.set)
+        method, name = load_released(args.paper, args.checkpoint, args.row, args.set)
     elif args.checkpoint:
-        method = load(args.checkpoint, args.row, args.cutoff)
+        method, name = load(args.checkpoint, args.row, args.cutoff)
     else:
         found = find_method(args.method)
         if issubclass(found, Stage) or found.__init__ is not SuperResolver.__init__:
             raise UserError(f"{args.method} needs weights: name a run or a tested row by --checkpoint.")
-        method = found(rate=args.rate)
+        method, name = found(rate=args.rate), [found.__name__, args.rate, own_source(args.method)]
     if method.oracle:
         raise UserError(f"{type(method).__name__} is an oracle: it needs the full-band reference.")
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return method.in_use().to(automatic if args.device == "auto" else args.device).eval()
+        method = method.in_use().to(automatic if args.device == "auto" else args.device).eval()
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {args.device}: {cause(error)}") from None
+    return method, [name, method.version]
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and date of a file, by which another in its place is known."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+# Results that are there -----------------------------------------------------------------------------------
+
+
+def how_made(source: Path, name: object, args: argparse.Namespace) -> str:
+    """The text that a result carries: it is the same only where the same would be made again."""
+    settings = [name, args.cutoff, args.seed, args.precision, args.format, *stamp(source)]
+    return f"{MARK} {identity_hash({'made': settings})}"
+
+
+def mark_of(result: Path) -> str:
+    """The text that a result carries; empty where it is none of ours."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(os.fsencode(result)) as file:
+            return file.comment
+    except soundfile.LibsndfileError:
+        return ""
+
+
+def to_do(sources: Mapping[Path, Path], name: object, args: argparse.Namespace) -> tuple[list, list[Path]]:
+    """What is to be made, as (source, result, its text), and results in the way that are none of ours.
+
+    A result that was made in the same way is there; one of ours that was made otherwise is made again.
+    """
+    todo, foreign, done = [], [], 0
+    for source, result in sources.items():
+        target, made = Path(args.output) / result, how_made(source, name, args)
+        if target.exists() and target.samefile(source):
+            raise UserError(f"{one_line(target)} would replace its own input: choose another --output.")
+        there = mark_of(target) if target.exists() and not args.overwrite else None
+        if there == made:
+            done += 1
+        elif there is None or there.startswith(MARK):
+            todo.append((source, target, made))
+        else:
+            foreign.append(target)
+    if done:
+        print(f"{done} results were there before, nothing to do for them")
+    return todo, foreign
 
 
 # Audio ----------------------------------------------------------------------------------------------------
@@ -205,111 +277,99 @@ def opened(file, device):
     """A file as a Recording [channels, 1, ...] that is read where it is needed."""
     import torch
 
+    from signals.audio_files import stretches_of
     from signals.types import Recording
 
+    stretch = stretches_of(file)
+
     def read(first: int, count: int) -> torch.Tensor:
-        wave = torch.zeros(file.channels, 1, count)
-        start, stop = max(first, 0), min(first + count, file.frames)
-        if start < stop:
-            file.seek(start)
-            samples = torch.from_numpy(file.read(stop - start, dtype="float32", always_2d=True))
-            if len(samples) < stop - start:
-                raise UserError(
-                    f"{file.name} breaks off at {(start + len(samples)) / file.samplerate:.1f} s."
-                )
-            if not samples.isfinite().all():
-                raise UserError(f"{file.name} holds NaN or infinity.")
-            wave[:, 0, start - first : stop - first] = samples.T
-        return wave.to(device)
+        return torch.from_numpy(stretch(first, count)).T[:, None].to(device)
 
-    return Recording(read, file.frames, file.samplerate)
+    return Recording(read, file.frames, file.rate)
 
 
-def write(path: Path, pieces: Iterator, channels: int, rate: int, form: str, samples: int) -> Iterator[int]:
-    """Writes the pieces [channels, 1, ...] as one file, there only when it is whole.
+class Unwritable(UserError):
+    """A result that cannot be written; the message says why, and the file is named by who catches it."""
 
-    Yields after each piece how many of its samples were clipped.
+
+@contextmanager
+def writing(path: Path, form: str, channels: int, rate: int, samples: int, made: str) -> Iterator[Callable]:
+    """A function that writes a wave [T, channels] at the end of a file, which is there only when it is whole.
+
+    made: a text that the file carries. Raises Unwritable.
     """
     import soundfile
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     container = "RF64" if form == "wav" and 4 * samples * channels > WAV_LIMIT else form.upper()
-    with (
-        replacing(path) as partial,
-        soundfile.SoundFile(partial, "w", rate, channels, FORMATS[form], format=container) as out,
-    ):
-        for piece in pieces:
-            wave = piece[:, 0].T.float().cpu().numpy()
-            clipped = int((abs(wave) > 1).sum()) if form == "flac" else 0  # which ends at full scale
-            out.write(wave.clip(-1, 1) if clipped else wave)
-            yield clipped
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            kind = {"subtype": FORMATS[form], "format": container}
+            with soundfile.SoundFile(os.fsencode(partial), "w", rate, channels, **kind) as out:
+                out.comment = made
+                yield out.write
+    except soundfile.LibsndfileError as error:
+        raise Unwritable(f"its result cannot be written: {error.error_string}: is there room?") from None
+    except OSError as error:
+        raise Unwritable(f"its result cannot be written: {error.strerror}") from None
 
 
-def enhance_file(method, source: Path, target: Path, args: argparse.Namespace, advance: Callable) -> int:
-    """One recording. advance: called with the share done. Returns how many samples were clipped."""
-    import soundfile
-
+def enhance_file(
+    method, source: Path, target: Path, made: str, args: argparse.Namespace, advance: Callable
+) -> list[str]:
+    """Enhances one recording. advance: called with the share done. Returns what is to be said of it."""
+    from signals.audio_files import AudioFile
     from signals.resampling import resampled_length
 
-    with soundfile.SoundFile(source) as file:
-        if not file.frames:
-            raise UserError("empty")
-        samples = resampled_length(file.frames, file.samplerate, method.rate)
-        made, clipped = 0, 0
-
-        def counted() -> Iterator:
-            nonlocal made
+    with AudioFile(source) as file:
+        if args.format == "flac" and file.channels > FLAC_CHANNELS:
+            raise UserError(f"FLAC holds {FLAC_CHANNELS} channels at most, not {file.channels}: --format wav")
+        samples = resampled_length(file.frames, file.rate, method.rate)
+        written, clipped = 0, 0
+        with writing(target, args.format, file.channels, method.rate, samples, made) as write:
             for piece in method.enhance(opened(file, method.device), args.cutoff, args.seed):
-                made += piece.shape[-1]
-                yield piece
-
-        for more in write(target, counted(), file.channels, method.rate, args.format, samples):
-            clipped += more
-            advance(made / samples)
-    return clipped
+                wave = piece[:, 0].T.float().cpu().numpy()
+                if args.format == "flac":  # which ends at full scale
+                    clipped += int((abs(wave) > 1).sum())
+                    wave = wave.clip(-1, 1)
+                write(wave)
+                written += len(wave)
+                advance(written / samples)
+        notes = [f"{clipped} samples clipped; --format wav clips none"] if clipped else []
+        if file.rate > method.rate:
+            notes.append(f"brought down from {file.rate:,} to the method's {method.rate:,} Hz")
+    return notes
 
 
 def enhance(args: argparse.Namespace) -> int:
     """Enhances every recording that has no result yet."""
-    import soundfile
     import torch
 
     from callbacks.progress import progress_bar
 
-    found = recordings(args.inputs, Path(args.output))
-    method = method_of(args)
-    todo, failed = [], {}
-    for source, name in found:
-        target = (Path(args.output) / name).with_suffix(f".{args.format}")
-        if target.exists() and target.samefile(source):
-            raise UserError(f"{target} would replace its own input: choose another --output.")
-        if args.overwrite or not target.exists():
-            todo.append((source, target))
-    if done := len(found) - len(todo):
-        print(f"{done} results were there before, nothing to do for them")
+    sources = result_names(recordings(args.inputs, Path(args.output)), args.format)
+    method, name = method_of(args)
+    todo, foreign = to_do(sources, name, args)
+    failed = dict.fromkeys(foreign, "is there, but does not say how it was made: --overwrite replaces it")
     bf16 = torch.autocast(method.device.type, torch.bfloat16, enabled=args.precision == "bf16")
     with progress_bar() as bar, torch.inference_mode(), bf16:
         progress = bar.add_task("enhancing", total=len(todo), note="")
-        for place, (source, target) in enumerate(todo):
-            bar.update(progress, note=source.name, completed=place)
+        for place, (source, target, made) in enumerate(todo):
+            bar.update(progress, note=one_line(source.name), completed=place)
+
+            def advance(share: float, at: int = place) -> None:
+                bar.update(progress, completed=at + share)
+
             try:
-                clipped = enhance_file(
-                    method,
-                    source,
-                    target,
-                    args,
-                    lambda share, at=place: bar.update(progress, completed=at + share),
-                )
-                if clipped:
-                    bar.console.print(f"{target}: {clipped} samples clipped; --format wav clips none")
-            except soundfile.LibsndfileError as error:
-                failed[source] = f"undecodable: {error.error_string}"
+                for note in enhance_file(method, source, target, made, args, advance):
+                    say(bar.console, f"{one_line(source)}: {note}")
             except (UserError, OSError, RuntimeError, MemoryError) as error:
                 failed[source] = cause(error)
         bar.update(progress, note="", completed=len(todo))
-    for source, why in failed.items():
-        print(f"enhance.py: left out: {source}: {why}", file=sys.stderr)
-    print(f"{len(todo) - len(failed)} of {len(found)} recordings enhanced into {args.output}/")
+    for path, why in failed.items():
+        print(f"enhance.py: left out: {one_line(path)}: {one_line(why)}", file=sys.stderr)
+    enhanced = len(todo) + len(foreign) - len(failed)
+    print(f"{enhanced} of {len(sources)} recordings enhanced into {one_line(args.output)}/")
     return 1 if failed else 0
 
 
