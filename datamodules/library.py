@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from datamodules.corpora import Missing, Selection, select
+from datamodules.corpora.selection import beside
 from datamodules.demo_corpus import write_demo_corpus
 from datamodules.store import Store, prepare
 from signals.errors import UserError
+from signals.names import one_line, shortened
 
 
 def corpus_of(part: Mapping) -> dict:
@@ -40,8 +42,9 @@ class Library:
         self.root = self.folder / "demo" if root is None else Path(root).expanduser()
         self._selections: dict[str, Selection] = {}
         self._stores: dict[tuple, Store] = {}
+        self._told: set[str] = set()  # of what was left out, each line once
         if root is not None and not self.root.is_dir():
-            raise UserError(f"data.root={root}: no such folder.")
+            raise UserError(f"data.root={root}: no such folder{beside(self.root)}: {self.root}.")
 
     @classmethod
     def of(cls, data: Mapping, **options) -> "Library":
@@ -71,6 +74,10 @@ class Library:
                     raise
                 missing.fetch()
                 return self.select(split, **corpus)  # which may miss another folder
+            for line in self._selections[key].left_out:
+                if line not in self._told:
+                    self._told.add(line)
+                    self.report(f"left out: {line}")
         return self._selections[key]
 
     def store(self, rate: int, split: str, *, resampling: str = "soxr", **corpus) -> tuple[Store, Selection]:
@@ -81,11 +88,11 @@ class Library:
         selection = self.select(split, **corpus)
         key = (rate, resampling, selection)
         if key not in self._stores:
-            name = selection.corpus.replace("/", "-")
+            name = shortened(selection.corpus.replace("/", "-"), 100)
             place = (self.folder / "stores", f"{name}-{split}")
             store = prepare(selection.items, rate, *place, self.workers, resampling, self.prepare)
             for id_, reason in store.left_out.items():
-                self.report(f"left out: {selection.corpus}/{id_}: {reason}")
+                self.report(one_line(f"left out: {selection.corpus}/{id_}: {reason}"))
             if selection.min_bandwidth:
                 whole, store = len(store), store.reaching(selection.min_bandwidth)
                 self.report(

@@ -175,7 +175,10 @@ def ready(folder: Path) -> tuple[dict[str, list[str]], Make]:
     if not folder.is_dir():
         raise UserError(f"--from {folder}: no such folder.")
     found: dict[str, list[str]] = {}
-    for path in audio_below(folder):
+    files = audio_below(folder)
+    for line in files.left_out:
+        print(f"generate.py: left out: {line}", file=sys.stderr)
+    for path in files:
         name = path.relative_to(folder)
         if len(name.parts) > 1:
             found.setdefault(name.parts[0], []).append(name.as_posix())

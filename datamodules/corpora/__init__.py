@@ -17,11 +17,13 @@ from datamodules.corpora.selection import (
     Item,
     Missing,
     Selection,
+    beside,
     check_options,
     split_groups,
 )
 from datamodules.corpora.speech import vctk, voicebank
 from signals.errors import UserError
+from signals.names import is_text, one_line
 
 __all__ = [
     "AUDIOSTOCK_WHERE",
@@ -61,7 +63,9 @@ def select(below: Path, split: str, corpus: str, *, root: str | None = None, **o
     if root is not None:
         below = Path(root).expanduser()
         if not below.is_dir():
-            raise UserError(f"corpus {corpus}: root={root}: no such folder.")
+            raise UserError(f"corpus {corpus}: root={root}: no such folder{beside(below)}: {below}.")
+    if not is_text(below):
+        raise UserError(f"corpus {corpus}: the name of {one_line(below)} is not UTF-8: rename it.")
     selection = CORPORA[corpus](below, split, **options)
     if not selection.items:
         raise UserError(f"corpus {selection.corpus}: no files of its {split} split below {below}.")

@@ -4,12 +4,12 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from datamodules.corpora.listing import contents
 from datamodules.corpora.selection import (
-    AUDIO_SUFFIXES,
     Item,
     Selection,
-    audio_below,
     demand,
+    demand_audio,
     ids_of,
     split_groups,
     without,
@@ -28,17 +28,20 @@ def folder(
     leave_out: patterns of groups to leave out (speakers that are test speakers elsewhere). min_bandwidth: Hz.
     """
     base = demand(
-        root / path,
+        root / Path(path).expanduser(),
         path,
-        f"Put audio into {path}/<speaker or source>/ below data.root={root}, or choose other parts.",
+        f"Put audio into {path}/<speaker or source>/ below {root}, or choose other parts.",
     )
-    files = {file: file.relative_to(base) for file in audio_below(base)}
+    found = demand_audio(base, path, split)
+    files = {file: file.relative_to(base) for file in found}
     items = []
     for (file, inside), id_ in zip(files.items(), ids_of(files.values()), strict=True):
         items.append(Item(file, id_, inside.parts[0] if len(inside.parts) > 1 else inside.stem))
     items = without(items, leave_out)
     if not items:
-        raise UserError(f"corpus {path}: no audio ({', '.join(sorted(AUDIO_SUFFIXES))}) below {base}.")
+        raise UserError(
+            f"corpus {path}: leave_out={leave_out} leaves none of {len(files):,} files below {base}."
+        )
     groups = {item.group for item in items}
     if len(groups) < 3:
         raise UserError(f"corpus {path}: a split needs three subfolders (speakers or sources) below {base}.")
@@ -50,6 +53,7 @@ def folder(
         None,
         stand_in=is_demo(root),
         min_bandwidth=min_bandwidth,
+        left_out=found.left_out,
     )
 
 
@@ -73,4 +77,8 @@ def esc50(root: Path, split: str) -> Selection:
         rows = [row for row in reader if row["fold"] in map(str, folds)]
     items = [Item(base / "audio" / r["filename"], Path(r["filename"]).stem, f"fold{r['fold']}") for r in rows]
     present = tuple(sorted((item for item in items if item.path.is_file()), key=lambda item: item.id))
+    if items and not present:
+        audio = base / "audio"
+        instead = contents(audio) if audio.is_dir() else "no such folder"
+        raise UserError(f"corpus esc50: none of {len(items):,} files like {items[0].path}, but {instead}.")
     return Selection("esc50", split, present, 400 * len(folds), stand_in=is_demo(root))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from datamodules.corpora.selection import AUDIO_SUFFIXES, SPLITS, Item, Missing, Selection, audio_below, part
+from datamodules.corpora.listing import LISTED_SUFFIXES
+from datamodules.corpora.selection import SPLITS, Item, Missing, Selection, demand_audio, part
 from signals.errors import UserError
 
 HUB_SPLITS = {name: name for name in SPLITS} | {
@@ -46,7 +47,8 @@ def hub(
         message = f"corpus {id}: no folder {folder}. data.download=true fetches it from the Hugging Face hub."
         raise Missing(message, partial(fetch_hub, folder, id, config, audio, group))
     own = split if (folder / split).is_dir() else "train"
-    files = {path: path.relative_to(folder / own) for path in audio_below(folder / own)}
+    found = demand_audio(folder / own, id, split)
+    files = {path: path.relative_to(folder / own) for path in found}
     items = [Item(path, f"{own}/{inside.stem}", inside.parent.name) for path, inside in files.items()]
     count = len(groups := {item.group for item in items})
     if own == "train":  # of which it gives what the dataset lacks
@@ -55,7 +57,7 @@ def hub(
         tests = max(1, count // 5) if "test" in lacks else 0
         groups = part(groups, split, validations, tests)
     chosen = tuple(item for item in items if item.group in groups)
-    return Selection(id, split, chosen, None, min_bandwidth=min_bandwidth)
+    return Selection(id, split, chosen, None, min_bandwidth=min_bandwidth, left_out=found.left_out)
 
 
 def safe(name: object) -> str:
@@ -126,7 +128,7 @@ def suffix_of(audio: dict, content: bytes) -> str:
     import soundfile
 
     suffix = Path(audio["path"] or "").suffix.lower()
-    if suffix in AUDIO_SUFFIXES:
+    if suffix in LISTED_SUFFIXES:
         return suffix
     try:
         return f".{soundfile.info(io.BytesIO(content)).format.lower()}"

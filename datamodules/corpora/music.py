@@ -2,17 +2,19 @@
 
 import csv
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from datamodules.corpora.folders import folder
+from datamodules.corpora.listing import FORMER_SUFFIXES
 from datamodules.corpora.selection import (
     Item,
     Selection,
-    audio_below,
     check_choice,
     check_options,
     demand,
+    demand_audio,
     ids_of,
     part,
     shuffled,
@@ -49,7 +51,7 @@ def fma(
     """
     check_choice("fma", "size", size, FMA_COUNTS)
     check_choice("fma", "division", division, ("official", "cukaj"))
-    files = audio_below(demand(root / f"fma_{size}", "fma", FMA_WHERE), "*/*.mp3")
+    files = demand_audio(demand(root / f"fma_{size}", "fma", FMA_WHERE), "fma", split, "*/*.mp3")
     if division == "official":
         known = fma_tracks(demand(root / "fma_metadata", "fma", FMA_WHERE) / "tracks.csv")
         named = [(path, *known.get(path.stem, ("", ""))) for path in files]
@@ -60,7 +62,8 @@ def fma(
         chosen = part(names, split, validations=len(names) // 10, tests=len(names) // 10)
         items = [Item(path, path.stem, path.stem) for path in files if path.stem in chosen]
         expected = tracks // 10 if split != "train" else tracks - 2 * (tracks // 10)
-    return Selection(f"fma_{size}", split, tuple(items), expected, is_demo(root), min_bandwidth)
+    demo, left_out = is_demo(root), files.left_out
+    return Selection(f"fma_{size}", split, tuple(items), expected, demo, min_bandwidth, left_out)
 
 
 @cache
@@ -102,12 +105,17 @@ def beethoven(root: Path, split: str, stand_in: dict | None = None) -> Selection
     if stand_in is not None and not (root / "beethoven").is_dir():
         return stood_in("beethoven", root, split, stand_in, expected)
     base = demand(root / "beethoven", "beethoven", BEETHOVEN_WHERE)
-    numbered = [(re.search(r"\d+$", path.stem), path) for path in audio_below(base, "*")]
+    files = demand_audio(base, "beethoven", split, "*")
+    first = sorted(
+        files, key=lambda path: path.suffix.lower() in FORMER_SUFFIXES
+    )  # of a number, the last counts
+    numbered = [(re.search(r"\d+$", path.stem), path) for path in first]
     clips = {int(n[0]): path for n, path in numbered if n}
     items = tuple(
         Item(clips[n], clips[n].stem, "beethoven") for n in sorted(clips) if n in BEETHOVEN_CLIPS[split]
     )
-    return Selection("beethoven", split, items, expected, stand_in=is_demo(root))
+    left_out = files.left_out
+    return Selection("beethoven", split, items, expected, stand_in=is_demo(root), left_out=left_out)
 
 
 # MUSDB18-HQ -----------------------------------------------------------------------------------------------
@@ -141,11 +149,12 @@ def musdb18hq(root: Path, split: str, stem: str = "mixture") -> Selection:
     check_choice("musdb18hq", "stem", stem, MUSDB_STEMS)
     base = demand(root / "musdb18hq", "musdb18hq", MUSDB_WHERE)
     tracks = demand(base / ("test" if split == "test" else "train"), "musdb18hq", MUSDB_WHERE)
-    files = audio_below(tracks, f"*/{stem}.wav")
+    files = demand_audio(tracks, "musdb18hq", split, f"*/{stem}.wav")
     items = [Item(path, f"{path.parent.name}/{stem}", path.parent.name) for path in files]
     if split != "test":
         items = [item for item in items if (item.group in MUSDB_VALIDATION) == (split == "validation")]
-    return Selection("musdb18hq", split, tuple(items), MUSDB_COUNTS[split], stand_in=is_demo(root))
+    expected, left_out = MUSDB_COUNTS[split], files.left_out
+    return Selection("musdb18hq", split, tuple(items), expected, stand_in=is_demo(root), left_out=left_out)
 
 
 # AudioStock -----------------------------------------------------------------------------------------------
@@ -181,4 +190,4 @@ def stood_in(corpus: str, root: Path, split: str, options: dict, expected: int) 
     """What `folder` finds with these options, in the place of a corpus that is not there."""
     check_options(f"{corpus}, stand_in,", folder, options)
     found = folder(root, split, **options)
-    return Selection(found.corpus, split, found.items, expected, True, found.min_bandwidth)
+    return replace(found, expected=expected, stand_in=True)

@@ -3,17 +3,28 @@
 import fnmatch
 import hashlib
 import inspect
-from collections import Counter
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from datamodules.corpora.listing import (
+    AUDIO_SUFFIXES,
+    LISTED_SUFFIXES,
+    Listing,
+    audio_below,
+    contents,
+    ids_of,
+)
 from datamodules.download import DOWNLOADS, download
 from signals.errors import UserError
+from signals.names import one_line
 
-AUDIO_SUFFIXES = {".flac", ".wav", ".mp3", ".ogg", ".aiff", ".aif"}
+# Some look here for what is in `listing`.
+__all__ = ["AUDIO_SUFFIXES", "SPLITS", "Item", "Listing", "Missing", "Selection", "audio_below", "ids_of"]
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -35,6 +46,7 @@ class Selection:
     expected: int | None  # files of the official split, where it has a fixed number
     stand_in: bool = False  # other recordings in the place of the named corpus
     min_bandwidth: float = 0  # Hz: recordings that reach less high are no targets for this split
+    left_out: tuple[str, ...] = ()  # a line for each link, folder or name that could not be followed
 
     @property
     def counts(self) -> str:
@@ -56,23 +68,32 @@ def demand(folder: Path, corpus: str, where: str) -> Path:
     """`folder`, if it is there. Raises Missing, which says where it is to be had."""
     if not folder.is_dir():
         fetch = partial(download, folder) if folder.name in DOWNLOADS else None
-        raise Missing(f"corpus {corpus}: no folder {folder}. {where}", fetch)
+        raise Missing(f"corpus {corpus}: no folder {folder}. {where}{beside(folder)}", fetch)
     return folder
 
 
-def audio_below(folder: Path, pattern: str = "**/*") -> list[Path]:
-    """Audio files like `pattern`, in order. What begins with a dot is the system's (macOS's ._1.wav)."""
-    found = (path for path in folder.glob(pattern) if path.suffix.lower() in AUDIO_SUFFIXES)
-    return sorted(
-        path for path in found if not any(n.startswith(".") for n in path.relative_to(folder).parts)
-    )
+def beside(missing: Path) -> str:
+    """What there is in the place of a folder, in a few words: ` (speech holds: en, de, readme.txt)`."""
+    above = next((above for above in missing.parents if above.is_dir()), None)
+    if above is None:
+        return ""
+    try:
+        names = sorted(name for name in os.listdir(above) if not name.startswith("."))
+    except OSError as error:
+        return one_line(f" ({above} cannot be read: {error.strerror})")
+    more = f" and {len(names) - 6:,} more" if len(names) > 6 else ""
+    return one_line(f" ({above} holds: {', '.join(names[:6]) or 'nothing'}{more})")
 
 
-def ids_of(paths: Iterable[Path]) -> list[str]:
-    """Paths without their suffix, but where another would be the same without it: a.wav beside a.flac."""
-    paths = list(paths)
-    alike = Counter(path.with_suffix("") for path in paths)
-    return [(path if alike[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix() for path in paths]
+def demand_audio(folder: Path, corpus: str, split: str, pattern: str = "**/*") -> Listing:
+    """The audio files like `pattern`. Raises UserError without any, which says what is there instead."""
+    found = audio_below(folder, pattern)
+    if not found:
+        sought = pattern if Path(pattern).suffix else f"audio ({' '.join(sorted(LISTED_SUFFIXES))})"
+        why = "".join(f"; left out: {line}" for line in found.left_out[:1])
+        there = f"no {sought} below {folder}, but {contents(folder)}{why}"
+        raise UserError(f"corpus {corpus}: no files of its {split} split: {there}.")
+    return found
 
 
 def without(items: Iterable[Item], leave_out: str | Iterable[str]) -> list[Item]:

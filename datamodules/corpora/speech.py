@@ -12,15 +12,14 @@ from datamodules.corpora.selection import (
     Item,
     Missing,
     Selection,
-    audio_below,
     check_choice,
     demand,
+    demand_audio,
     ids_of,
     part,
     without,
 )
 from datamodules.demo_corpus import is_demo
-from signals.errors import UserError
 
 # VCTK -----------------------------------------------------------------------------------------------------
 
@@ -137,12 +136,13 @@ ONE_SPEAKER = {"kuleshov_p225": "p225", "king_p228": "p228"}
 TOO_FEW = 20  # recordings of one speaker, below which another may stand in
 
 
-def best_recorded(root: Path, path: str, split: str) -> list[Item]:
-    """The speaker below a folder of speakers who has the most recordings, 88/6/6 by recording."""
-    base = demand(root / path, "vctk", "It is the stand-in for one speaker of VCTK.")
-    files = audio_below(base)
-    if not files:
-        raise UserError(f"corpus vctk: no audio below {base}, its stand-in.")
+def best_recorded(root: Path, path: str, split: str) -> tuple[list[Item], tuple[str, ...]]:
+    """The speaker below a folder of speakers who has the most recordings, 88/6/6 by recording.
+
+    And a line for what is left out.
+    """
+    base = demand(root / Path(path).expanduser(), "vctk", "It is the stand-in for one speaker of VCTK.")
+    files = demand_audio(base, "vctk, stand_in,", split)
     insides = [file.relative_to(base) for file in files]
     speakers = [inside.parent.as_posix() for inside in insides]
     best, _ = max(sorted(Counter(speakers).items()), key=lambda counted: counted[1])
@@ -152,7 +152,7 @@ def best_recorded(root: Path, path: str, split: str) -> list[Item]:
         if speaker == best
     ]
     chosen = eighty_eight((item.path.stem for item in items), split)
-    return [item for item in items if item.path.stem in chosen]
+    return [item for item in items if item.path.stem in chosen], files.left_out
 
 
 def vctk(
@@ -184,7 +184,7 @@ def vctk(
     check_choice("vctk", "release", release, VCTK_RELEASES)
     check_choice("vctk", "mic", mic, ("mic1", "mic2") if release == "0.92" else ("mic1",))
     audio = vctk_folder(root, release)
-    files = audio_below(audio, VCTK_RELEASES[release].pattern.format(mic=mic))
+    files = demand_audio(audio, "vctk", split, VCTK_RELEASES[release].pattern.format(mic=mic))
     items = [Item(path, path.stem, path.parent.name) for path in files]
     if mic == "mic2":
         items = without(items, ["p280"])  # its second microphone failed; p362 lacks some files, which is fine
@@ -192,10 +192,10 @@ def vctk(
     expected = counts.get(split) if mic == "mic1" else None
     one = ONE_SPEAKER.get(division)
     if stand_in and one and sum(item.group == one for item in items) < TOO_FEW:
-        return Selection(
-            stand_in, split, tuple(best_recorded(root, stand_in, split)), expected, stand_in=True
-        )
-    return Selection("vctk", split, tuple(chosen(items, split)), expected, stand_in=is_demo(root))
+        best, left_out = best_recorded(root, stand_in, split)
+        return Selection(stand_in, split, tuple(best), expected, stand_in=True, left_out=left_out)
+    items, left_out = tuple(chosen(items, split)), files.left_out
+    return Selection("vctk", split, items, expected, stand_in=is_demo(root), left_out=left_out)
 
 
 def vctk_folder(root: Path, release: str) -> Path:
@@ -235,7 +235,8 @@ def voicebank(root: Path, split: str, speakers: int = 28, leave_out: str | Itera
     if split != "test":
         names = [f"clean_trainset_{count}spk_wav" for count in VOICEBANK_FOLDERS[speakers]]
     folders = [demand(base / name, "voicebank", VOICEBANK_WHERE) for name in names]
-    files = sorted(path for folder in folders for path in audio_below(folder, "*.wav"))
+    listings = [demand_audio(folder, "voicebank", split, "*.wav") for folder in folders]
+    files = sorted(path for listing in listings for path in listing)
     items = without((Item(path, path.stem, path.stem.split("_")[0]) for path in files), leave_out)
     if split != "test":
         found = {item.group for item in items}
@@ -244,4 +245,7 @@ def voicebank(root: Path, split: str, speakers: int = 28, leave_out: str | Itera
         )
         items = [item for item in items if (item.group in held_out) == (split == "validation")]
     counts = {"train": VOICEBANK_COUNTS[speakers], "test": 824}
-    return Selection("voicebank", split, tuple(items), counts.get(split), stand_in=is_demo(root))
+    left_out = tuple(line for listing in listings for line in listing.left_out)
+    return Selection(
+        "voicebank", split, tuple(items), counts.get(split), stand_in=is_demo(root), left_out=left_out
+    )
