@@ -7,16 +7,11 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from signals.audio_files import MEDIA_SUFFIXES, SUFFIXES
 from signals.names import is_text, one_line
 
 FORMER_SUFFIXES = frozenset({".flac", ".wav", ".mp3", ".ogg", ".aiff", ".aif"})  # whose ids are settled
-AUDIO_SUFFIXES = FORMER_SUFFIXES | {".wave", ".oga", ".opus", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"}
-MEDIA_SUFFIXES = frozenset(  # PyAV reads these
-    (
-        *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".aac", ".ac3", ".wma", ".wmv", ".asf"),
-        *(".webm", ".mkv", ".mka", ".avi", ".amr", ".ape", ".wv", ".tta"),
-    )
-)
+AUDIO_SUFFIXES = SUFFIXES  # libsndfile reads these, and PyAV MEDIA_SUFFIXES
 LISTED_SUFFIXES = AUDIO_SUFFIXES | MEDIA_SUFFIXES
 
 
