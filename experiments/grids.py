@@ -1,6 +1,8 @@
 """Sweep files: a table as the grid of a W&B sweep, and the commands that a grid stands for."""
 
-from collections.abc import Iterable, Mapping
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -15,6 +17,8 @@ from signals.errors import UserError
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 PROGRAM = "experiments/run.py"
 COMMAND = ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
+MACROS = (*COMMAND, "${args}", "${args_no_boolean_flags}")  # of W&B's, those that run.py can be given
+VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
 @cache
@@ -103,17 +107,58 @@ def load_sweep(path: Path) -> dict:
     words = [word for word in sweep["command"] if word != "${env}"]
     if words[:2] != ["${interpreter}", "${program}"]:  # a file of somebody's could run anything
         raise UserError(f"{path}: its command must begin with {' '.join(COMMAND[:3])}.")
+    try:
+        check_command(sweep)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return sweep
 
 
+def expanded(word: object) -> str:
+    """A word of a command with the variables of this environment; one that is not set is its name, to W&B."""
+    return VARIABLE.sub(lambda found: os.environ.get(found[1], found[1]), str(word))
+
+
+def check_command(sweep: Mapping) -> None:
+    """Raises UserError on a macro that run.py cannot be given, or that would leave out what is false."""
+    for word in map(expanded, sweep["command"]):
+        if is_macro(word) and word not in MACROS:
+            raise UserError(f"run.py cannot be given {word}: use {COMMAND[-1]}.")
+        if word == "${args_no_boolean_flags}":
+            for key, parameter in sweep["parameters"].items():
+                if any(isinstance(value, bool) for value in leaves(parameter)):
+                    raise UserError(f"{word} leaves out {key} where it is false: use {COMMAND[-1]}.")
+
+
+def is_macro(word: str) -> bool:
+    return word.startswith("${") and word.endswith("}")
+
+
+def leaves(value: object) -> Iterator:
+    """Every key and value in what YAML may hold."""
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        for each in value:
+            yield from leaves(each)
+    else:
+        yield value
+
+
 def own_methods(sweep: Mapping) -> list[str]:
-    """Files of somebody's own, `mine.py:Net`, that the runs of a sweep would execute as their method."""
-    texts = list(map(str, sweep["command"]))
-    for parameter in sweep["parameters"].values():
-        given = parameter if isinstance(parameter, Mapping) else {"value": parameter}
-        texts += map(str, [*given.get("values", ()), given.get("value")])
-    methods = (text.rpartition("=")[2] for text in texts)
-    return list(dict.fromkeys(method for method in methods if ".py:" in method))
+    """Files of somebody's own, `mine.py:Net`, that the runs of a sweep would execute as their method.
+
+    Wherever they stand: behind each `=` of a word, in any key or value, in a variable of the environment.
+    """
+    texts = [*map(expanded, sweep["command"]), *map(str, leaves(sweep["parameters"]))]
+    return list(dict.fromkeys(method for text in texts if (method := own_method(text))))
+
+
+def own_method(text: str) -> str | None:
+    """The shortest of its ends that names a file as `lightning_modules.own_source` reads it."""
+    parts = text.split("=")
+    ends = ("=".join(parts[at:]) for at in reversed(range(len(parts))))
+    return next((end for end in ends if Path(end.rpartition(":")[0]).suffix == ".py"), None)
 
 
 def changed(sweep: Mapping, changes: Iterable[str]) -> dict:
@@ -153,5 +198,10 @@ def literal(sweep: Mapping, parameters: Mapping) -> list[str]:
         "${program}": [sweep["program"]],
         "${args}": [f"--{pair}" for pair in pairs],
         "${args_no_hyphens}": pairs,
+        "${args_no_boolean_flags}": [
+            f"--{key}" if value is True else f"--{key}={value}"
+            for key, value in parameters.items()
+            if value is not False
+        ],
     }
-    return [word for part in map(str, sweep["command"]) for word in macros.get(part, [part])]
+    return [word for part in map(expanded, sweep["command"]) for word in macros.get(part, [part])]

@@ -305,8 +305,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def hyphenated(text: str) -> str:
-    """`row=Spline`, as an agent of a sweep says it, is `--row=Spline`."""
-    return f"--{text}" if text.partition("=")[0] in BARE and "=" in text else text
+    """`row=Spline`, as an agent of a sweep says it, is `--row=Spline`, and `--seed=0` is `seed=0`."""
+    name, equals, _ = text.partition("=")
+    if equals and name in BARE:
+        return f"--{text}"
+    if equals and name.startswith("--") and name[2:] not in (*BARE, "verify"):
+        return text[2:]
+    return text
 
 
 def configured(args: argparse.Namespace) -> tuple[Table, dict]:

@@ -21,6 +21,7 @@ from experiments.rows import tasks
 from experiments.run import main as run_main
 from experiments.run import parse, selected
 from experiments.runs import count_parameters
+from signals.errors import UserError
 
 HOUSE = Path(__file__).parents[2]
 TABLES = [(paper, name) for paper in paper_names() for name in load_paper(paper)["tables"]]
@@ -130,21 +131,100 @@ def test_wandbs_own_search_enumerates_the_same():
 # Commands -------------------------------------------------------------------------------------------------
 
 
-def test_commands_are_those_of_the_agent(monkeypatch):
+def by_the_agent(command: list, parameters: dict) -> list[str]:
+    """As `_command_run` of wandb_agent.py builds a command, with W&B's own functions."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
+    words = create_sweep_command(list(command))
+    told = create_sweep_command_args({"args": {key: {"value": value} for key, value in parameters.items()}})
+    told |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [grids.PROGRAM]}
+    built = []
+    for word in map(str, words):
+        built += told.get(word[2:-1]) or [] if word.startswith("${") and word.endswith("}") else [word]
+    return built
+
+
+def built(command: list, parameters: dict) -> list[str]:
+    return grids.literal({"program": grids.PROGRAM, "command": command}, parameters)
+
+
+@pytest.mark.parametrize("macro", ["args", "args_no_hyphens", "args_no_boolean_flags"])
+def test_commands_are_those_of_the_agent(macro):
     values = [None, True, False, 3, 1e-5, 0.001, [1, 2], [[0.9, 0.999], ["a"]], {"a": None}]
     texts = ["AudioSR on vctk, 4 kHz", "a b", 'say "x"', "None", "", "=", "ü"]
     parameters = {f"key.{number}": value for number, value in enumerate([*values, *texts])}
-    command = [*grids.COMMAND, "--fixed", 7, "${args}"]
-    ours = grids.literal({"program": grids.PROGRAM, "command": command}, parameters)
-    args = {key: {"value": value} for key, value in parameters.items()}
-    told = create_sweep_command_args({"args": args})
-    told |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [grids.PROGRAM]}
-    theirs = []  # as `_command_run` of wandb_agent.py joins them
-    for word in map(str, create_sweep_command(list(command))):
-        theirs += told[word[2:-1]] if word.startswith("${") else [word]
-    assert ours == theirs
+    command = [*grids.COMMAND[:3], "--fixed", 7, f"${{{macro}}}"]
+    assert built(command, parameters) == by_the_agent(command, parameters)
+
+
+def test_variables_are_those_of_the_agent(monkeypatch):
+    monkeypatch.setenv("CORPORA", "/data/my corpora")
+    monkeypatch.setenv("WORDS", "${args}")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    words = ["data.root=${envvar:CORPORA}", "${envvar:CORPORA}/${envvar:CORPORA}", "${envvar:WORDS}"]
+    words += ["output=${envvar:NOWHERE}", "${envvar:NOWHERE}"]
+    command = [*grids.COMMAND, *words]
+    ours = built(command, {"seed": 1})
+    assert ours == by_the_agent(command, {"seed": 1})
+    assert ours[3:] == [
+        "seed=1",
+        "data.root=/data/my corpora",
+        "/data/my corpora//data/my corpora",
+        "--seed=1",
+        "output=NOWHERE",  # as W&B has it
+        "NOWHERE",
+    ]
+
+
+@pytest.mark.parametrize("macro", ["args", "args_no_hyphens", "args_no_boolean_flags"])
+def test_run_py_understands_what_the_agent_says(macro):
+    parameters = {"paper": "audiosr", "row": "GT-Mel", "seed": 3, "runs.vocoder.optimizer.lr": 1e-5}
+    args = parse(built([*grids.COMMAND[:3], f"${{{macro}}}"], parameters)[3:])
+    assert (args.paper, args.row, args.seeds) == ("audiosr", ["GT-Mel"], 1)
+    assert args.overrides == ["seed=3", "runs.vocoder.optimizer.lr=1e-05"]
+
+
+def known_to_wandb() -> list[str]:
+    """The macros of arguments that the installed W&B builds, and the one that its agent adds."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    return [*create_sweep_command_args({"args": {}}), "args_json_file"]
+
+
+def loaded(folder: Path, **changes) -> dict:
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(read("audiosr_table1") | changes))
+    return grids.load_sweep(path)
+
+
+@pytest.mark.parametrize("macro", [*known_to_wandb(), "arsg", "envvar:lower"])
+def test_macros_that_run_py_cannot_be_given_are_refused_by_name(macro, tmp_path):
+    command = [*grids.COMMAND[:3], f"${{{macro}}}"]
+    if macro in ("args", "args_no_hyphens", "args_no_boolean_flags"):
+        assert loaded(tmp_path, command=command)["command"] == command
+        return
+    with pytest.raises(UserError) as told:
+        loaded(tmp_path, command=command)
+    assert str(told.value) == (
+        f"{tmp_path / 'sweep.yaml'}: run.py cannot be given ${{{macro}}}: use ${{args_no_hyphens}}."
+    )
+
+
+@pytest.mark.parametrize("parameter", [{"value": False}, {"values": [True, False]}])
+def test_what_is_false_is_not_left_out(parameter, tmp_path):
+    command = [*grids.COMMAND[:3], "${args_no_boolean_flags}"]
+    parameters = read("audiosr_table1")["parameters"] | {"data.download": parameter}
+    with pytest.raises(
+        UserError, match=r"leaves out data.download where it is false: use \$\{args_no_hyphens\}"
+    ):
+        loaded(tmp_path, command=command, parameters=parameters)
+    assert loaded(tmp_path, parameters=parameters)
+
+
+def test_variables_stay_variables_on_the_server(tmp_path, monkeypatch):
+    """Other machines have their own, and some are secrets."""
+    monkeypatch.setenv("SECRET", "hunter2")
+    assert "hunter2" not in str(loaded(tmp_path, command=[*grids.COMMAND, "output=${envvar:SECRET}"]))
 
 
 @pytest.fixture

@@ -168,6 +168,8 @@ def test_only_python_text_is_a_method(file, workplace):
         ["${env}", "sh", "-c", "touch executed", "${program}"],
         ["${interpreter}", "evil.py", "${program}"],
         ["${interpreter}", "-c", "import evil", "${program}", "${args}"],
+        ["${envvar:PYTHON}", "${program}", "${args_no_hyphens}"],
+        ["${interpreter}", "${envvar:EVIL}", "${args_no_hyphens}"],
     ],
 )
 def test_a_sweep_runs_run_py_and_nothing_else(command, stranger, capsys):
@@ -175,6 +177,37 @@ def test_a_sweep_runs_run_py_and_nothing_else(command, stranger, capsys):
     Path("sweep.yaml").write_text(yaml.safe_dump(file))
     assert sweep.main(["sweep.yaml", "--local"]) == 2
     assert "its command must begin with ${env} ${interpreter} ${program}" in capsys.readouterr().err
+    assert not stranger.mark.exists()
+
+
+WAYS = {  # to name a file so that it is not seen as one: words of the command, and parameters
+    "envvar": (["method=${envvar:EVIL}"], {}),
+    "envvar_with_hyphens": (["--method", "${envvar:EVIL}"], {}),
+    "pieces": (["method=evil.p${envvar:REST}"], {}),
+    "two": (["--method=${envvar:STEM}.py${envvar:COLON}Net"], {}),
+    "equals": ([], {"method": "evil.py:Net=x"}),
+    "slash": ([], {"method": "evil.py/:Net"}),
+    "dot": ([], {"method": "evil.py/.:Net"}),
+    "key": ([], {"method=evil.py:Net": "x"}),
+    "list": ([], {"method": ["evil.py:Net"]}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["grid", "bayes"])
+def test_no_way_of_writing_lets_a_sweep_name_a_file_alone(way, kind, stranger, capsys, monkeypatch):
+    for name, value in (("EVIL", "evil.py:Net"), ("REST", "y:Net"), ("STEM", "evil"), ("COLON", ":")):
+        monkeypatch.setenv(name, value)
+    words, parameters = WAYS[way]
+    file = yaml.safe_load(Path("sweep.yaml").read_text()) | {
+        "command": [*grids.COMMAND, *words],
+        "method": kind,
+    }
+    file["parameters"].pop("method")
+    file["parameters"] |= {key: {"value": value} for key, value in parameters.items()}
+    Path("sweep.yaml").write_text(yaml.safe_dump(file))
+    assert sweep.main(["sweep.yaml", "--dry-run"]) == 2
+    assert "would be executed: if you trust it, add method=" in capsys.readouterr().err
     assert not stranger.mark.exists()
 
 
