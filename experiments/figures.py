@@ -28,6 +28,7 @@ from experiments.configuration import (
 )
 from experiments.ratings import draw_ratings, read_ratings
 from experiments.records import task_name
+from signals.audio_files import Unreadable, read_audio
 from signals.errors import UserError
 from signals.names import one_line
 
@@ -103,12 +104,11 @@ def kept(folder: Path, kind: str) -> set[str]:
 
 
 def read_wave(path: Path) -> tuple[np.ndarray, int]:
-    import soundfile
-
     try:
-        return soundfile.read(path, dtype="float32")
-    except soundfile.SoundFileError:
+        wave, rate = read_audio(path)
+    except Unreadable:
         raise UserError(f"{path} is damaged: remove {path.parents[2]} to make it again.") from None
+    return wave[:, 0], rate
 
 
 def panels(figure: Figure, found: dict[str, Path]) -> tuple[str, dict[str, tuple[np.ndarray, int] | None]]:

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from experiments.configuration import PAPERS, nearest
+from signals.audio_files import read_audio
 from signals.errors import UserError
 from signals.files import replacing
 from signals.names import csv_text, one_line
@@ -186,12 +187,7 @@ def ready(folder: Path) -> tuple[dict[str, list[str]], Make]:
         raise UserError(f"--from {folder}: audio in sub-folders is needed, each named as a generator.")
 
     def make(name: str, seed: int) -> tuple[np.ndarray, int]:
-        import soundfile
-
-        try:
-            return soundfile.read(folder / name, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"undecodable: {error.error_string}") from None
+        return read_audio(folder / name)
 
     return found, make
 

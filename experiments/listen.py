@@ -11,9 +11,11 @@ import numpy as np
 
 from experiments.page import document, replace, text
 from experiments.ratings import COLUMNS, SCALE, SYSTEMS
+from signals.audio_files import AudioFile, Unreadable
 from signals.errors import UserError
 from signals.names import html_url, one_line
 
+STRETCH = 2**20  # samples that are in memory at once
 NEITHER = "no clear difference"
 INTRODUCTION = """<h1>Listening test</h1>
 <p>Each pair is one recording in two versions. Hear both, rate the sound of each, and say which sounds better.
@@ -55,13 +57,12 @@ def radio(name: str, choices: dict[str, str]) -> str:
 
 def loudness(path: Path) -> float:
     """Root mean square, over all channels. Raises UserError where the file cannot be read."""
-    import soundfile
-
     try:
-        wave, _ = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"{path}: {error.error_string}") from None
-    return float(np.sqrt(np.mean(np.square(wave), dtype=np.float64))) if wave.size else 0.0
+        with AudioFile(path) as file:
+            power = sum(float(np.square(wave, dtype=np.float64).sum()) for wave in file.stretches(STRETCH))
+            return (power / (file.frames * file.channels)) ** 0.5
+    except Unreadable as why:
+        raise UserError(f"{one_line(path)}: {why}") from None
 
 
 def pair(place: str, id_: str, versions: dict[str, Path], page: Path) -> str:

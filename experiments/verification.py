@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import soundfile
 import torch
 import yaml
 
@@ -14,6 +13,7 @@ from experiments.averages import averages
 from experiments.configuration import Column
 from experiments.records import file_hash, identity_hash, read_record, task_name
 from experiments.rows import degradation_of
+from signals.audio_files import Unreadable, read_audio
 from signals.errors import UserError
 from signals.names import file_names
 from signals.types import Pair, Signal
@@ -30,11 +30,11 @@ def close(value: float, other: float) -> bool:
 def read_recording(path: Path) -> Signal:
     """[1, 1, T]. Raises UserError where it is missing or damaged."""
     try:
-        wave, rate = soundfile.read(path, dtype="float32")
-    except soundfile.SoundFileError:
+        wave, rate = read_audio(path)
+    except Unreadable:
         name, state = f"{path.parent.name}/{path.name}", "damaged" if path.is_file() else "missing"
         raise UserError(f"{name} is {state}") from None
-    return Signal.of(torch.from_numpy(wave)[None, None], rate)
+    return Signal.of(torch.from_numpy(wave.T)[None], rate)
 
 
 def saved(folder: Path, record: Mapping) -> list[str]:

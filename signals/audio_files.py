@@ -212,6 +212,11 @@ class AudioFile:
             self.place += len(block)
         return np.concatenate(blocks) if blocks else np.zeros((0, self.channels), np.float32)
 
+    def stretches(self, count: int) -> Iterator[np.ndarray]:
+        """All that is not yet read, at most `count` samples [T, C] at a time."""
+        while self.place < self.frames:
+            yield self.read(count)
+
     def rewind(self) -> None:
         """Back to the beginning, by opening the file anew: no decoder is asked to seek."""
         self.close()

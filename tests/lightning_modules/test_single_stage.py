@@ -6,7 +6,8 @@ import pytest
 import torch
 from audiosr_tiny import OPTIMIZER
 
-from lightning_modules import build_method, find_method, find_stage, own_source
+import lightning_modules
+from lightning_modules import build_method, find_method, find_stage, own_source, trust
 from lightning_modules.single_stage import SingleStage
 from lightning_modules.super_resolver import SuperResolver
 from signals.errors import UserError
@@ -89,8 +90,10 @@ class Twice(SuperResolver):
 
 
 @pytest.fixture
-def mine(workplace):
+def mine(workplace, monkeypatch):
+    monkeypatch.setattr(lightning_modules, "_named", set())
     (workplace / "mine.py").write_text(MINE.format(factor=2))
+    trust("mine.py:Twice")
     return workplace / "mine.py"
 
 
