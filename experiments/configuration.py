@@ -180,8 +180,14 @@ def parse_override(text: str) -> tuple[str, object]:
         read = OmegaConf.to_object(OmegaConf.from_dotlist([f"v={value}"]))["v"]
     except (OmegaConfBaseException, yaml.YAMLError):
         raise UserError(f"cannot read the value of {text!r}.") from None
-    is_place = key in PLACES or key.startswith("released.")
-    return key, value if is_place and read is not None and not isinstance(read, str) else read
+    is_text = key in PLACES or key.startswith("released.") or is_corpus_text(key)
+    return key, value if is_text and read is not None and not isinstance(read, str) else read
+
+
+def is_corpus_text(key: str) -> bool:
+    return key == "release" or (
+        key.startswith(("datasets.", "mixtures.")) and key.rpartition(".")[2] in TEXT_OPTIONS
+    )
 
 
 def load_corpus(path: Path) -> dict:
@@ -242,20 +248,40 @@ def configure(
     keys = flat_keys(resolved(base, paper))
     merged = OmegaConf.merge(base, sizes)
     written = flat_keys(OmegaConf.to_container(merged))
+    unlisted: dict[str, object] = {}  # options of corpora
     # What others refer to comes first: a copy of it has the new value then.
     for text in sorted(overrides, key=lambda text: text.partition("=")[0] not in written):
         key, value = parse_override(text)
         if key not in keys:
-            raise UserError(f"unknown key {key}{nearest(key, keys)}; --dry-run prints all keys.")
+            options = corpus_options(key, resolved(merged, paper))
+            if key not in options:
+                near = nearest(key, [*keys, *options])
+                raise UserError(f"unknown key {key}{near}; --dry-run prints all keys.")
+            unlisted[key] = options[key].read(key, value, text.partition("=")[2])
+            if unlisted[key] == options[key].default:  # as if it were not said: it names no other run
+                del unlisted[key]
+            continue
         detach(merged, key)
         nullable = keys[key] is None or key in CAN_BE_NULL
         check_type(key, OmegaConf.select(merged, key), value, nullable)
         check_bounds(key, value)
         OmegaConf.update(merged, key, value, merge=not isinstance(value, Mapping))
+    for key, value in unlisted.items():
+        detach(merged, key)
+        OmegaConf.update(merged, key, value, merge=False, force_add=True)
     for choices in ("variants", "objectives"):
         if choices in merged and (chosen := merged.method.variant) not in merged[choices]:
             raise UserError(f"method.variant={chosen}{nearest(str(chosen), merged[choices])}")
     return resolved(merged, paper)
+
+
+def corpus_options(key: str, config: Mapping) -> Mapping:
+    """Options of the corpora of a configuration, where a key may be one: they are not all listed in pages."""
+    if not key.startswith(("datasets.", "mixtures.")):
+        return {}
+    from experiments.corpora import option_keys
+
+    return option_keys(config)
 
 
 def scaled(config: dict, processes: int) -> dict:
@@ -292,6 +318,8 @@ NULLABLE = dict.fromkeys(("workers", "threads", "test_files", "held_out_files"),
 NULLABLE |= {"bits": "a number", "pool": "a number", "save_every": "a number", "start": "text"}
 NULLABLE |= {"scale": "text"}
 PLACES = {"data.root", "data.folder", "output"}  # and of released weights: text, whatever it looks like
+# Options of corpora that are text, whatever they look like: release=0.80, path=2024.
+TEXT_OPTIONS = {"release", "path", "root", "id", "config", "audio", "group"}
 CORPUS_TEXTS = {"corpus", "root", "average", "path", "id"}
 CORPUS_NUMBERS = {"weight", "min_bandwidth"}
 # What each stage has keys of its own in.
@@ -314,7 +342,7 @@ def changes(config: Mapping, preset: Mapping) -> list[str]:
     def counts(key: str) -> bool:
         machine = key.startswith("trainer.") and key != "trainer.precision"
         left_out = key.startswith("datasets.") and key.count(".") == 1
-        place = key.startswith("released.") or key.endswith(".released")  # a file is known by what it holds
+        place = key.startswith("released.") or key.endswith((".released", ".root"))  # known by what is there
         return key not in NAMELESS and not machine and not left_out and not place
 
     keys, preset_keys = flat_keys(config), flat_keys(preset)

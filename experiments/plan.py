@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datamodules.corpora import Missing
 from datamodules.library import Library, corpus_of
 from experiments.configuration import Row, Table
+from experiments.corpora import spelled, spelling
 from experiments.rows import Rows, tasks
 from experiments.runs import Runs
 
@@ -21,6 +22,12 @@ def quiet() -> None:
 
 def print_corpora(config: Mapping, library: Library, tester: Rows, rows: list[Row]) -> None:
     """Present and expected files of every split that will be read. Raises UserError on a missing corpus."""
+    with spelling(config):
+        print_found(config, library, tester, rows)
+
+
+def print_found(config: Mapping, library: Library, tester: Rows, rows: list[Row]) -> None:
+    """As `print_corpora`, which says what is missing in the keys of the configuration."""
     table, report = tester.table, tester.report
     trained = [runs.config["runs"][run] for runs, run in wanted_runs(tester, rows)]
     for mixture in dict.fromkeys(run["data"]["mixture"] for run in trained if "released" not in run):
@@ -44,7 +51,7 @@ def without_missing(config: dict, library: Library, table: Table, report: Callab
             try:
                 library.select(table.split, **corpus_of(datasets[name]))
             except Missing as missing:
-                datasets[name], gone[name] = None, missing
+                datasets[name], gone[name] = None, spelled(missing, config)
     if gone and not any(column.dataset and datasets[column.dataset] for column in table.columns):
         raise next(iter(gone.values()))
     for name, missing in gone.items():

@@ -57,11 +57,20 @@ class Selection:
 
 
 class Missing(UserError):
-    """A folder that a corpus needs is not there; `fetch()` brings it (None: it cannot be had so)."""
+    """A folder that a corpus needs is not there; `fetch()` brings it (None: it cannot be had so).
 
-    def __init__(self, message: str, fetch: Callable[[], object] | None = None):
+    helps: a corpus, its option and a value, by which another folder would be taken: `set <option>=<value>` is
+    in the message, and who knows a configuration says it in its keys.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        fetch: Callable[[], object] | None = None,
+        helps: tuple[str, str, str] | None = None,
+    ):
         super().__init__(message)
-        self.fetch = fetch
+        self.fetch, self.helps = fetch, helps
 
 
 def demand(folder: Path, corpus: str, where: str) -> Path:

@@ -208,7 +208,7 @@ def vctk_folder(root: Path, release: str) -> Path:
         if not others:
             raise
         hint = f"{missing} Release {others[0]} is there: set release={others[0]} for it."
-        raise Missing(hint, missing.fetch) from None
+        raise Missing(hint, missing.fetch, ("vctk", "release", others[0])) from None
 
 
 # VoiceBank ------------------------------------------------------------------------------------------------
