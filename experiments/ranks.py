@@ -10,56 +10,18 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from callbacks.checkpoints import OutOfTime
+from experiments.places import Place, given_place
 from experiments.records import cause
 from lightning_modules import trust, trusted
 from signals.errors import UserError
 
 PATIENCE = timedelta(days=30)  # for rank 0's next word, which may be busy alone for long
 STEP_PATIENCE = timedelta(minutes=30)  # for the others within a step
-
-
-class Place(NamedTuple):
-    """Of a process among all: its rank, of how many, and the same on its machine, of so many machines."""
-
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-
-    @property
-    def nodes(self) -> int:
-        return self.size // self.local_size
-
-
-def given_place() -> Place | None:
-    """Of a process that torchrun or srun started beside others; None of one that was started alone.
-
-    Of srun, the environment becomes as torchrun would make it.
-    """
-    environ = os.environ
-    if "RANK" not in environ and int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        from lightning.fabric.plugins.environments import SLURMEnvironment
-
-        first = SLURMEnvironment.resolve_root_node_address(environ["SLURM_STEP_NODELIST"])
-        nodes = int(environ.get("SLURM_STEP_NUM_NODES", 1))
-        environ |= {
-            "RANK": environ["SLURM_PROCID"],
-            "LOCAL_RANK": environ["SLURM_LOCALID"],
-            "NODE_RANK": environ["SLURM_NODEID"],
-            "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
-            "LOCAL_WORLD_SIZE": str(int(environ["SLURM_STEP_NUM_TASKS"]) // nodes),
-            "MASTER_ADDR": first,
-            "MASTER_PORT": str(15_000 + int(environ["SLURM_JOB_ID"]) % 10_000),  # the same for all tasks
-        }
-    if int(environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in environ:
-        return None
-    return Place(*(int(environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
 
 
 class Abandoned(SystemExit):
@@ -104,7 +66,7 @@ class Ranks:
             port = free.getsockname()[1]
         os.environ |= environment(0, self.size, port)
         os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # of a torchrun that started this process alone
-        command = [sys.executable, "-m", "experiments.ranks", str(os.getpid()), *map(str, trusted())]
+        command = [sys.executable, "-P", "-m", "experiments.ranks", str(os.getpid()), *map(str, trusted())]
         for rank in range(1, self.size):
             path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             environ = os.environ | environment(rank, self.size, port) | path
@@ -255,4 +217,4 @@ if __name__ == "__main__":
 
     for file in sys.argv[2:]:
         trust(f"{file}:")
-    ranks.Ranks(place=ranks.given_place()).follow()
+    ranks.Ranks(place=given_place()).follow()

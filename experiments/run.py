@@ -25,6 +25,7 @@ from experiments.configuration import (
     released_key,
     scaled,
 )
+from experiments.places import beside_each_other, given_place
 from experiments.records import cause, cell_name
 from signals.errors import UserError
 from signals.names import one_line
@@ -404,17 +405,9 @@ def run(args: argparse.Namespace, ranks=None) -> int:
         ranks.dismiss()
 
 
-def beside_each_other() -> int:
-    """How many processes torchrun or srun started, of which this is one. Agents of a sweep run alone."""
-    sizes = {"RANK": "WORLD_SIZE", "SLURM_PROCID": "SLURM_STEP_NUM_TASKS"}
-    if "WANDB_SWEEP_ID" in os.environ:
-        return 1
-    return max(int(os.environ.get(size, 1)) if rank in os.environ else 1 for rank, size in sizes.items())
-
-
 def run_beside_others(args: argparse.Namespace) -> int:
     """Rank 0 runs the command; the others do with it what it says."""
-    from experiments.ranks import Ranks, given_place
+    from experiments.ranks import Ranks
 
     ranks = Ranks(place=given_place())
     if ranks.place.rank:

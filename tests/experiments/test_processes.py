@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from experiments.places import Place, given_place
 from signals.errors import UserError
 
 HOUSE = Path(__file__).parents[2]
@@ -39,6 +40,11 @@ MANY = ("data.test_files=8", "data.test_batch=2", "split=all")  # of the test se
 def ranked(rank: int, port: int) -> dict[str, str]:
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
     return {key: str(number) for key, number in numbers.items()} | {"MASTER_ADDR": "127.0.0.1"}
+
+
+def in_pods(rank: int, port: int) -> dict[str, str]:
+    """As Kubeflow's PyTorchJob sets it: one process in each pod."""
+    return {key: value for key, value in ranked(rank, port).items() if not key.startswith("LOCAL")}
 
 
 def listening() -> None:
@@ -96,7 +102,8 @@ def do(jobs: list[tuple[str, int, list[str]]]) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        environments = [ranked(rank, port) for rank in range(processes)] if processes > 1 else [{}]
+        launched = in_pods if Path(folder).name == "pods" else ranked
+        environments = [launched(rank, port) for rank in range(processes)] if processes > 1 else [{}]
         pids = [
             forked(lambda environment=environment: work(folder, environment, arguments))  # noqa: B023
             for environment in environments
@@ -135,6 +142,7 @@ def by_two(tiny_corpus, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("by_two")
     jobs = [(paper, 2, (f"paper={paper}", *row)) for paper, row in ROWS.items()]
     jobs += [(f"exact{count}", count, (*EXACT, *MANY[:2])) for count in (1, 2)]
+    jobs += [("pods", 2, (*EXACT, *MANY[:2]))]
     jobs += [(f"spline{count}", count, (*SPLINE, *MANY)) for count in (1, 2)]
     ends = done(folder, jobs, tiny_corpus)
     for (place, *_), codes in zip(jobs, ends, strict=True):
@@ -171,6 +179,14 @@ def test_two_processes_learn_what_one_does(by_two):
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
     assert two["held_out"] == pytest.approx(one["held_out"], rel=1e-4)
+
+
+def test_pods_learn_and_score_what_processes_of_torchrun_do(by_two):
+    (theirs,), (ours,) = (records(by_two / place, "run") for place in ("exact2", "pods"))
+    assert (ours["weights"], ours["processes"]) == (theirs["weights"], 2)
+    assert lines(by_two / "pods/parameters.0") == lines(by_two / "pods/parameters.1") != []
+    (theirs,), (ours,) = (records(by_two / place, "score") for place in ("exact2", "pods"))
+    assert ours["files"] == theirs["files"]
 
 
 def test_two_processes_score_as_one_does(by_two):
@@ -327,20 +343,94 @@ def test_started_beside_others_the_launcher_says_how_many(monkeypatch):
         processes(config)
 
 
-def test_the_place_among_the_tasks_of_a_job(monkeypatch):
-    from experiments.ranks import Place, given_place
-
-    for key in (
-        "RANK",
-        "WORLD_SIZE",
-        "LOCAL_RANK",
-        "LOCAL_WORLD_SIZE",
-        "NODE_RANK",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    ):
+@pytest.fixture
+def nowhere(monkeypatch) -> pytest.MonkeyPatch:
+    """No launcher has started this process, and what a test sets is forgotten."""
+    for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK"):
         monkeypatch.setenv(key, "")
         monkeypatch.delenv(key)
+    for key in ("MASTER_ADDR", "MASTER_PORT", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"):
+        monkeypatch.setenv(key, "")
+        monkeypatch.delenv(key)
+    return monkeypatch
+
+
+def launched(nowhere: pytest.MonkeyPatch, **told: object) -> None:
+    told = {"RANK": 3, "WORLD_SIZE": 4, "MASTER_ADDR": "job-master-0", "MASTER_PORT": 23456} | told
+    for key, value in told.items():
+        if value is not None:
+            nowhere.setenv(key, str(value))
+
+
+@pytest.mark.parametrize(
+    ("told", "place", "node"),
+    [
+        ({}, (3, 4, 0, 1), 3),  # a process in each pod
+        ({"LOCAL_WORLD_SIZE": 2}, (3, 4, 1, 2), 1),
+        ({"LOCAL_WORLD_SIZE": 2, "LOCAL_RANK": 1}, (3, 4, 1, 2), 1),
+        ({"LOCAL_WORLD_SIZE": 4, "LOCAL_RANK": 3, "GROUP_RANK": 0}, (3, 4, 3, 4), 0),  # torchrun
+    ],
+)
+def test_the_place_among_processes_of_a_launcher(nowhere, told, place, node):
+    from lightning.fabric.plugins.environments import LightningEnvironment
+
+    launched(nowhere, **told)
+    assert given_place() == Place(*place)
+    lightning = LightningEnvironment()
+    assert lightning.creates_processes_externally  # it starts none itself
+    assert (lightning.local_rank(), lightning.node_rank()) == (place[2], node)
+    assert node * place[3] + place[2] == place[0]  # as Lightning counts its own rank
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"RANK": "x"}, "RANK=x: a launcher sets it to a number from 0 on."),
+        ({"RANK": "-1"}, "RANK=-1: a launcher sets it to a number from 0 on."),
+        ({"RANK": 4}, "RANK=4 must be below WORLD_SIZE=4: ranks count from 0."),
+        ({"WORLD_SIZE": "four"}, "WORLD_SIZE=four: a launcher sets it to a number from 0 on."),
+        ({"WORLD_SIZE": None}, "WORLD_SIZE is not set, though RANK is"),
+        ({"LOCAL_WORLD_SIZE": 3}, "WORLD_SIZE=4 is no multiple of LOCAL_WORLD_SIZE=3: as many processes"),
+        ({"LOCAL_WORLD_SIZE": 0}, "WORLD_SIZE=4 is no multiple of LOCAL_WORLD_SIZE=0"),
+        ({"LOCAL_WORLD_SIZE": "all"}, "LOCAL_WORLD_SIZE=all: a launcher sets it to a number from 0 on."),
+        ({"LOCAL_RANK": 0}, "LOCAL_WORLD_SIZE is not set, though RANK is"),
+        ({"LOCAL_RANK": 2, "LOCAL_WORLD_SIZE": 2}, "LOCAL_RANK=2 must be below LOCAL_WORLD_SIZE=2"),
+        ({"LOCAL_RANK": "a", "LOCAL_WORLD_SIZE": 2}, "LOCAL_RANK=a: a launcher sets it to a number"),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR is not set, though RANK is: a launcher sets both"),
+        ({"MASTER_PORT": None}, "MASTER_PORT is not set, though RANK is"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT=http: a launcher sets it to a number"),
+    ],
+)
+def test_a_launcher_that_says_it_by_half_is_one_line(nowhere, workplace, capsys, wrong, told):
+    from experiments import run
+
+    launched(nowhere, **wrong)
+    assert run.main([*SPLINE, *QUICK]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"run.py: {told}") and error.count("\n") == 1
+    assert not list(workplace.iterdir())
+
+
+def test_a_process_is_started_from_no_file_of_the_current_folder(workplace, monkeypatch):
+    """Where a stranger may have an `experiments/ranks.py`."""
+    from experiments import ranks
+
+    started = []
+    two = ranks.Ranks(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(ranks.subprocess, "Popen", lambda command, env, **_: started.append((command, env)))
+        patch.setattr(ranks.Ranks, "_watch", lambda self: None)
+        two._start()
+    two._forget()
+    ((command, environment),) = started
+    (workplace / "experiments").mkdir()
+    (workplace / "experiments/__init__.py").touch()
+    where = [*command[: command.index("-m")], "-c", "import experiments; print(experiments.__file__)"]
+    found = subprocess.run(where, env=environment, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()) == HOUSE / "experiments/__init__.py"
+
+
+def test_the_place_among_the_tasks_of_a_job(nowhere, monkeypatch):
     assert given_place() is None
     job = {
         "NTASKS": 4,
