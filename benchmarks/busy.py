@@ -2,10 +2,10 @@
 
     python benchmarks/busy.py [--seconds 6] [--repeat 2] [--busy 0,1] [--policy ...] [--network PAPER/RUN ...]
 
-Each line is a policy: `as it is` is what PyTorch does where nothing is set, `this suite` what the commands do.
-Each column is a network of preset `demo`, trained forward, backward and by Adam on one batch, beside so many
-processes that keep a core busy each. A number is the best of the repeats in steps per second, with its ratio to
-the first policy.
+Each line is a policy: `as it is` is what PyTorch does where nothing is set, `this suite` what the commands
+do. Each column is a network of preset `demo`, trained forward, backward and by Adam on one batch, beside so
+many processes that keep a core busy each. A number is the best of the repeats in steps per second, with its
+ratio to the first policy.
 """
 
 import argparse

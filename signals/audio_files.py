@@ -19,6 +19,7 @@ from signals.errors import UserError
 from signals.mpeg import Bytes, Stream, as_file, may_be_mpeg, streams
 
 BLOCK = 2**16  # samples that are decoded at once
+LOUDEST = 1e6  # times full scale: what is louder is no sound
 UNSTATED = 2**48  # samples: from here on libsndfile says that it does not know the length
 # What libsndfile reads, and what only FFmpeg does.
 _SNDFILE = ".wav .wave .rf64 .w64 .flac .mp3 .ogg .oga .opus .aiff .aif .aifc .au .snd .caf"
@@ -81,7 +82,6 @@ class Mpeg:
         self.path, self.parts = path, iter(parts)
         self.part = Sndfile(as_file(next(self.parts), path))
         self.rate, self.channels, self.frames = self.part.rate, self.part.channels, None
-        self.cut = parts[-1].cut
 
     def read(self, count: int) -> np.ndarray:
         while True:
@@ -149,6 +149,8 @@ def decoder(path: Path, promised: Promise) -> Decoder:
     if promised.patch[1]:
         return Sndfile(Bytes(path.open("rb"), 0, os.path.getsize(path), patch=promised.patch))
     parts = streams(path) if may_be_mpeg(path) else []
+    if any(part.cut for part in parts):
+        raise Unreadable(f"breaks off at {sum(part.frames * part.frame_seconds for part in parts):.2f} s")
     if parts and not (len(parts) == 1 and parts[0].true):
         return Mpeg(path, parts)
     return Sndfile(path)
@@ -168,7 +170,7 @@ class AudioFile:
         self.frames = self._decoder.frames
         if self.frames is None:
             self.frames = self._count()
-        if self.promised.broken or getattr(self._decoder, "cut", False):
+        if self.promised.broken:
             raise self._closed(self._broken(self.frames))
         if not self.frames:
             raise self._closed(Unreadable("empty"))
@@ -205,8 +207,9 @@ class AudioFile:
             block = self._decoder.read(min(wanted, BLOCK))
             if not len(block):
                 raise self._broken(self.place)
-            if not np.isfinite(block).all():
-                raise Unreadable("holds NaN or infinity")
+            if not (peak := float(np.abs(block).max())) <= LOUDEST:
+                kind = f"samples of {peak:.1g}, where 1 is full scale" if peak < np.inf else "NaN or infinity"
+                raise Unreadable(f"holds {kind}")
             blocks.append(block)
             wanted -= len(block)
             self.place += len(block)

@@ -60,6 +60,7 @@ class Stream(NamedTuple):
     frames: int  # that are there, without the one that holds the tag
     stated: int | None  # that the tag tells of
     count_at: int | None  # byte of the tag's number
+    frame_seconds: float
 
     @property
     def true(self) -> bool:
@@ -107,7 +108,8 @@ def streams(path: Path) -> list[Stream]:
             is_tag, count_at = tag_of(data, at, frame)
             if is_tag or not found:
                 stated = None if count_at is None else int.from_bytes(data[count_at : count_at + 4], "big")
-                found.append(Stream(at, at + frame.size, 0 if is_tag else 1, stated, count_at))
+                seconds = frame.samples / frame.rate
+                found.append(Stream(at, at + frame.size, 0 if is_tag else 1, stated, count_at, seconds))
             else:
                 last = found[-1]
                 found[-1] = last._replace(stop=at + frame.size, frames=last.frames + 1)

@@ -137,12 +137,19 @@ def plainly_known(path: Path) -> np.ndarray:
     return plainly(known)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_no_number_is_no_sound(value, tmp_path):
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "NaN or infinity"),
+        (-np.inf, "NaN or infinity"),
+        (1e30, r"samples of 1e\+30, where 1 is full"),
+    ],
+)
+def test_what_is_no_number_is_no_sound(value, message, tmp_path):
     wave = noise(1000)
     wave[500] = value
     soundfile.write(tmp_path / "a.wav", wave, RATE, "FLOAT")
-    with pytest.raises(Unreadable, match="holds NaN or infinity"):
+    with pytest.raises(Unreadable, match=f"holds {message}"):
         read_audio(tmp_path / "a.wav")
 
 
