@@ -23,32 +23,32 @@ MARK = "made by Wideband as"  # what results say of themselves, with a hash of h
 HUB_FILE = "pytorch_model.bin"  # of a repository on the hub, where none is named
 
 
-def recordings(inputs: list[str], output: Path) -> list[tuple[Path, Path]]:
+def recordings(inputs: list[str], output: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Audio files of the inputs, each with its place below its input: folders keep their structure.
 
-    Where the output is a folder within an input, what it holds are results. Raises UserError where an input
-    is not there, or holds no audio.
+    And what in the folders could not be followed. Where the output is a folder within an input, what it holds
+    are results. Raises UserError where an input is not there, or holds no audio.
     """
-    from datamodules.corpora.selection import AUDIO_SUFFIXES, audio_below
+    from datamodules.corpora.listing import audio_below
+    from signals.audio_files import SUFFIXES
 
     found: list[tuple[Path, Path]] = []
+    left_out: list[str] = []
     for name in inputs:
         path = Path(name).expanduser()
         if path.is_dir():
             within = path.resolve() in output.resolve().parents
-            files = [
-                file
-                for file in audio_below(path)
-                if not (within and output.resolve() in file.resolve().parents)
-            ]
-            if not files:
-                raise UserError(f"{path} holds no audio ({', '.join(sorted(AUDIO_SUFFIXES))}).")
+            listing = audio_below(path)
+            files = [file for file in listing if not (within and output.resolve() in file.resolve().parents)]
+            left_out += listing.left_out
+            if not files and not listing.left_out:
+                raise UserError(f"{one_line(path)} holds no audio ({', '.join(sorted(SUFFIXES))}).")
             found += [(file, file.relative_to(path)) for file in files]
         elif path.is_file():
             found.append((path, Path(path.name)))
         else:
-            raise UserError(f"{path}: no such file or folder.")
-    return list(dict.fromkeys(found))
+            raise UserError(f"{one_line(path)}: no such file or folder.")
+    return list(dict.fromkeys(found)), left_out
 
 
 def result_names(found: Iterable[tuple[Path, Path]], form: str) -> dict[Path, Path]:
@@ -347,7 +347,8 @@ def enhance(args: argparse.Namespace) -> int:
 
     from callbacks.progress import progress_bar
 
-    sources = result_names(recordings(args.inputs, Path(args.output)), args.format)
+    found, left_out = recordings(args.inputs, Path(args.output))
+    sources = result_names(found, args.format)
     method, name = method_of(args)
     todo, foreign = to_do(sources, name, args)
     failed = dict.fromkeys(foreign, "is there, but does not say how it was made: --overwrite replaces it")
@@ -366,11 +367,12 @@ def enhance(args: argparse.Namespace) -> int:
             except (UserError, OSError, RuntimeError, MemoryError) as error:
                 failed[source] = cause(error)
         bar.update(progress, note="", completed=len(todo))
-    for path, why in failed.items():
-        print(f"enhance.py: left out: {one_line(path)}: {one_line(why)}", file=sys.stderr)
+    left_out += [one_line(f"{path}: {why}") for path, why in failed.items()]
+    for line in left_out:
+        print(f"enhance.py: left out: {line}", file=sys.stderr)
     enhanced = len(todo) + len(foreign) - len(failed)
     print(f"{enhanced} of {len(sources)} recordings enhanced into {one_line(args.output)}/")
-    return 1 if failed else 0
+    return 1 if left_out else 0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -164,10 +164,23 @@ def test_a_name_that_is_no_text_costs_no_other(workplace, capsys):
     write(workplace / "in" / "good.wav", noise(1_000))
     lost = workplace / "in" / os.fsdecode(b"caf\xe9.wav")
     lost.write_bytes((workplace / "in" / "good.wav").read_bytes())
-    code = main(["in", "--method", "hold", "--output", "out"])
+    assert main(["in", "--method", "hold", "--output", "out"]) == 1
     told = capsys.readouterr()
     assert (workplace / "out" / "good.wav").is_file()
-    assert code == 0 or "caf\\xe9.wav" in told.err
+    assert "enhance.py: left out: in/caf\\xe9.wav: its name is not UTF-8: rename it" in told.err
+    assert main([str(lost), "--method", "hold", "--output", "out"]) == 0  # where a person names it
+
+
+def test_links_are_followed_and_what_leads_nowhere_is_named(folder, capsys):
+    (folder / "in" / "link").symlink_to(folder / "in" / "deep")
+    (folder / "in" / "deep" / "loop").symlink_to(folder / "in")
+    (folder / "in" / "gone.wav").symlink_to(folder / "nowhere.wav")
+    assert main(["in", "--method", "hold", "--output", "out"]) == 1
+    told = capsys.readouterr()
+    assert "4 of 4 recordings enhanced" in told.out
+    assert (folder / "out" / "link" / "stereo.wav").is_file()
+    assert "left out: in/gone.wav: a link that leads nowhere" in told.err
+    assert "left out: in/deep/loop: a link to a folder that it is in itself" in told.err
 
 
 def test_what_is_broken_is_left_out_by_name(folder, capsys):
