@@ -103,7 +103,7 @@ def _apart(metric: str, function: Callable, *args) -> Score:
         try:
             return apart(function, *args, estimated, referred)
         except Died as death:
-            _warn(f"{metric}: its package's own code died ({death}); what it died of has no {metric}")
+            _warn(f"{metric}: its package's own code died ({death}): such recordings have no score")
             return torch.nan
 
     return score
