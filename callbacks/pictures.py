@@ -36,5 +36,5 @@ def spared(what: str, report: Callable[[str], None]) -> Iterator[None]:
     except UserError as error:
         report(one_line(f"{what} is not drawn: {error}"))
     except Exception as error:  # whatever it is: numbers do not depend on pictures
-        reason = next(iter(str(error).splitlines()), "")
+        reason = next(filter(str.strip, str(error).splitlines()), "")
         report(one_line(f"{what} is not drawn: {type(error).__name__}: {reason}"))

@@ -138,7 +138,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_line(pair, tmp_path, monkeypatch):
     told: list[str] = []
 
     def fail(*args):
-        raise ValueError("the font is\nbroken")
+        raise ValueError("\nthe font is\nbroken")
 
     monkeypatch.setattr("callbacks.scores.draw_spectrograms", fail)
     Showcase(tmp_path, ["b"], told.append).on_test_batch_end(None, None, pair.high, pair, 0)
