@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, max_pool1d, pad
 
-from signals.frames import Frames, counts_of, in_frames, mean_of, powers_of, sounds
-from signals.types import Signal, aligned, valid
+from signals.frames import Frames, counts_of, frames_of, mean_of, powers_of, sounds
+from signals.stretches import Sound, alike, by_stretches, side_by_side, summed_in
+from signals.types import Signal, check_alike, valid
 
 SEAM_AROUND = 128  # samples
 CLICK_WINDOW = 10.0  # ms: how long a moment is, of which a usual bend is taken
@@ -21,8 +22,9 @@ CLICK_NEW = 2.0  # times the reference's largest bend nearby
 CLICK_NEAR = 1.0  # ms: what is nearby
 
 
+@by_stretches
 def seam(
-    estimate: Signal, reference: Signal, cutoff: Tensor | None = None, width: float = 500.0
+    estimate: Sound, reference: Sound, cutoff: Tensor | None = None, width: float = 500.0
 ) -> dict[str, Tensor]:
     """How far the step in level at the cut-off is from the reference's, in dB.
 
@@ -33,14 +35,15 @@ def seam(
     """
     frames = Frames(2048, 512, "mirror")
     if cutoff is None:
-        aligned(estimate, reference)
-        return {"": torch.full((len(reference.wave),), torch.nan, device=reference.wave.device)}
+        check_alike(estimate, reference)
+        return {"": torch.full(reference.lengths.shape, torch.nan, device=reference.lengths.device)}
     spacing = reference.rate / 2048
     above = torch.arange(1025, device=cutoff.device) * spacing - cutoff.double()[:, None]
     bands = [(side * above > 2 * spacing) & (side * above <= width) for side in (1, -1)]
     sums = [0, 0]
     for *powers, counted in powers_of(estimate, reference, frames):
-        sums = [sum_ + (power * counted[..., None]).sum(1) for sum_, power in zip(sums, powers, strict=True)]
+        powers = [(power * counted[..., None]).sum(1, dtype=summed_in(reference)) for power in powers]
+        sums = [sum_ + power for sum_, power in zip(sums, powers, strict=True)]
     counts = counts_of(reference.lengths, frames)[:, None]
     steps = []
     for total in sums:
@@ -50,8 +53,9 @@ def seam(
     return {"": (steps[0] - steps[1]).abs().where(sounds & (cutoff < reference.rate / 2), torch.nan)}
 
 
+@by_stretches
 def block_seam(
-    estimate: Signal, reference: Signal, cutoff: Tensor | None = None, block: int = 8192
+    estimate: Sound, reference: Sound, cutoff: Tensor | None = None, block: int = 8192
 ) -> dict[str, Tensor]:
     """How much larger the jumps of the error are at the borders of blocks than around them, in dB.
 
@@ -61,13 +65,20 @@ def block_seam(
     were made one by one join as if they were one. nan where there is no border or no error. block: samples.
     A recording has few borders, so a single score is rough, by some dB.
     """
-    estimated, referred = (wave[:, 0].double() for wave in aligned(estimate, reference))
-    error = estimated - referred
-    inside = valid(reference.lengths - 1, error.shape[-1] - 1)
-    jumps = 10 * (error.diff().square() + 1e-12).log10() * inside  # of n = 1, 2, ...
-    around = (_around(jumps) - jumps) / (_around(inside.double()) - 1).clamp(min=1)
-    borders = torch.arange(1, error.shape[-1], device=error.device) % block == 0
-    return {"": mean_of(jumps - around, inside & borders).where(sounds(error), torch.nan)}
+    reach = SEAM_AROUND + 1
+    lengths, heard, steps, count = reference.lengths[:, None], False, 0, 0
+    for first, E, R in side_by_side(estimate, reference, reach):
+        error = E.double() - R.double()
+        n = torch.arange(first - reach + 1, first - reach + error.shape[1], device=error.device)
+        inside = (n > 0) & (n < lengths)
+        jumps = 10 * (error.diff().square() + 1e-12).log10() * inside
+        around = (_around(jumps) - jumps) / (_around(inside.double()) - 1).clamp(min=1)
+        here = slice(reach - (first > 0), error.shape[1] - reach - 1)  # n of the stretch itself, 0 left out
+        borders = (inside & (n % block == 0))[:, here]
+        steps = steps + (jumps - around)[:, here].where(borders, 0).sum(1)
+        count = count + borders.sum(1)
+        heard = heard | sounds(error)
+    return {"": (steps / count).where(heard, torch.nan)}
 
 
 def _around(values: Tensor) -> Tensor:
@@ -76,7 +87,8 @@ def _around(values: Tensor) -> Tensor:
     return size * avg_pool1d(values[:, None], size, 1, SEAM_AROUND)[:, 0]
 
 
-def clicks(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def clicks(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """Pops per second that the reference does not have.
 
     They are found as in restoration (Godsill and Rayner 1998, chapter 5): as outliers of a residual, against
@@ -88,24 +100,54 @@ def clicks(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) ->
     Neither a gain nor a low-pass makes clicks, and what the recording masks does not count; a delay of more
     than 1 ms does make the recording's own clicks new. nan where the estimate is not finite.
     """
-    waves = [wave[:, 0] for wave in aligned(estimate, reference)]
-    size, rate = waves[0].shape[-1], reference.rate
+    rate, lengths = reference.rate, reference.lengths
     near, window = round(CLICK_NEAR / 1000 * rate), round(CLICK_WINDOW / 1000 * rate)
-    inside = valid(reference.lengths - 1, size)  # samples with a neighbour on either side
-    bend, bend_ref = (pad(wave.diff(n=2).abs(), (1, 1)) * inside for wave in waves)
-    rms, rms_ref = ((wave.square().sum(-1) / reference.lengths).sqrt() for wave in waves)
-
-    framed, counts = in_frames(bend, reference.lengths, Frames(window, window, "mirror"))
-    usual = framed.kthvalue(ceil(CLICK_USUAL * window), dim=-1).values  # of window n, about n * window
-    usual = _widest(pad(usual * valid(counts, usual.shape[-1]), (0, 1)), 1)
-    nearest = (torch.arange(size, device=bend.device) + window // 2) // window
-    scale = torch.maximum(usual, CLICK_LEAST * rms[:, None])[:, nearest]
-
+    rms, rms_ref = _rms(estimate, reference)
     gain = rms / rms_ref.clamp(min=torch.finfo(rms.dtype).eps)
-    known = gain[:, None] * _widest(bend_ref, near)
-    clicking = (bend > CLICK_OUTLIER * scale) & (bend > CLICK_NEW * known)
-    starts = pad(_widest(clicking.to(bend), near), (1, 0)).diff() > 0
-    return {"": (starts.sum(1) * rate / reference.lengths).where(rms.isfinite(), torch.nan)}
+    bend, bend_ref = (_bend(sound) for sound in alike(estimate, reference))
+
+    usual = torch.cat(  # of window n, about n * window
+        [
+            framed.kthvalue(ceil(CLICK_USUAL * window), dim=-1).values * counted
+            for framed, counted in frames_of([bend], Frames(window, window, "mirror"))
+        ],
+        dim=1,
+    )
+    scale = torch.maximum(_widest(pad(usual, (0, 1)), 1), CLICK_LEAST * rms[:, None])
+
+    clicks, around = 0, 2 * near + 1
+    for first, E, R in side_by_side(bend, bend_ref, around):
+        n = torch.arange(first - around, first - around + E.shape[1], device=E.device)
+        nearest = ((n + window // 2) // window).clamp(0, scale.shape[1] - 1)
+        known = gain[:, None] * _widest(R, near)
+        clicking = (CLICK_OUTLIER * scale[:, nearest] < E) & (CLICK_NEW * known < E)
+        within = _widest(clicking.to(E), near) * (n >= 0)
+        starts = within.diff() > 0  # of n from the second on
+        clicks = clicks + starts[:, around - 1 : E.shape[1] - around - 1].sum(1)
+    return {"": (clicks * rate / lengths).where(rms.isfinite(), torch.nan)}
+
+
+def _rms(estimate: Sound, reference: Sound) -> tuple[Tensor, Tensor]:
+    """[B] of each."""
+    powers = 0
+    for _, *waves in side_by_side(estimate, reference):
+        squares = [wave.square().sum(-1, dtype=summed_in(reference)) for wave in waves]
+        powers = powers + torch.stack(squares)
+    return tuple((powers / reference.lengths).sqrt().to(waves[0].dtype))
+
+
+def _bend(sound: Sound) -> Sound:
+    """|x[n - 1] - 2 x[n] + x[n + 1]| where a sample has a neighbour on either side, else 0."""
+    if isinstance(sound, Signal):
+        inside = valid(sound.lengths - 1, sound.wave.shape[-1])[:, None]
+        return sound._replace(wave=pad(sound.wave.diff(n=2).abs(), (1, 1)) * inside)
+
+    def read(first: int, count: int) -> Tensor:
+        wave = sound.read(first - 1, count + 2)
+        n = torch.arange(first, first + count, device=wave.device)
+        return wave.diff(n=2).abs() * ((n > 0) & (n < sound.samples - 1))
+
+    return sound._replace(read=read)
 
 
 def _widest(values: Tensor, reach: int) -> Tensor:
@@ -113,8 +155,9 @@ def _widest(values: Tensor, reach: int) -> Tensor:
     return max_pool1d(values[:, None], 2 * reach + 1, 1, reach)[:, 0]
 
 
+@by_stretches
 def tones(
-    estimate: Signal, reference: Signal, cutoff: Tensor | None = None, period: int = 32
+    estimate: Sound, reference: Sound, cutoff: Tensor | None = None, period: int = 32
 ) -> dict[str, Tensor]:
     """Level of the loudest tone that repeats every `period` samples, in dB of a full-scale sine.
 
@@ -124,7 +167,7 @@ def tones(
     above 0, half the rate included; at least -240 dB. The reference is not looked at.
     """
     framing = Frames(1024, 512, "mirror", double=True)
-    at = torch.arange(1024 // period, 513, 1024 // period, device=estimate.wave.device)
+    at = torch.arange(1024 // period, 513, 1024 // period, device=reference.lengths.device)
     powers = [
         power[..., at].where(counted[..., None], torch.nan)
         for power, _, counted in powers_of(estimate, reference, framing)

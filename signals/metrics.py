@@ -5,6 +5,9 @@ gives scores [B] by what follows its name in a table: "" for the metric itself, 
 log-spectral distance (LSD) below and above the cut-off. A score that cannot be had is nan. Every metric
 raises ValueError if rates or lengths differ.
 
+Those marked `by_stretches` take Recordings, too: a long one is never in memory as a whole. Others need the
+whole, as does one of your own that is not marked.
+
 LSDs differ by STFT, logarithm, floor and order of the averages; a number means nothing without them. Where a
 band of the estimate is empty they measure their floor, or the rounding of the estimate's samples. -LF has the
 bins below int(F * cutoff / (rate / 2)) of F, -HF the rest (nan where there are none).
@@ -15,17 +18,26 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
 from signals.artefacts import block_seam, clicks, seam, tones
-from signals.frames import Frames, counts_of, in_frames, mean_of, powers_of, sounds
-from signals.resampling import resample, resampled_length
-from signals.types import Signal, aligned, valid
+from signals.frames import Frames, counts_of, frames_of, mean_of, powers_of, sounds
+from signals.stretches import (
+    Sound,
+    alike,
+    by_stretches,
+    correlation,
+    resampled,
+    side_by_side,
+    summed_in,
+    takes_stretches,
+)
+from signals.types import Recording, Signal, aligned
 
-Metric = Callable[[Signal, Signal, Tensor | None], dict[str, Tensor]]
+Metric = Callable[[Sound, Sound, Tensor | None], dict[str, Tensor]]
 
 
-def lsd_ssr_eval(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def lsd_ssr_eval(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """LSD as ssr_eval, NVSR and AudioSR have it: frames of int(2048 * rate / 44100) samples every 10 ms.
 
     Zeros outside (as librosa >= 0.10). With R and E the magnitudes of reference and estimate, the mean over
@@ -39,20 +51,18 @@ def lsd_ssr_eval(estimate: Signal, reference: Signal, cutoff: Tensor | None = No
     return _lsd(estimate, reference, cutoff, frames, log_ratio)
 
 
-def lsd_ssr_eval_44100(
-    estimate: Signal, reference: Signal, cutoff: Tensor | None = None
-) -> dict[str, Tensor]:
+@by_stretches
+def lsd_ssr_eval_44100(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """`lsd_ssr_eval` of both signals brought to 44.1 kHz, where NVSR works, and ssr_eval's own table is.
 
     (At 48 kHz, what such a system leaves empty above 22.05 kHz counts.)
     """
 
-    lengths = resampled_length(reference.lengths, reference.rate, 44100)
-    waves = (resample(wave, reference.rate, 44100) for wave in aligned(estimate, reference))
-    return lsd_ssr_eval(*(Signal(wave, 44100, lengths) for wave in waves), cutoff)
+    return lsd_ssr_eval(*(resampled(sound, 44100) for sound in alike(estimate, reference)), cutoff)
 
 
-def lsd_nuwave(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def lsd_nuwave(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """LSD as NU-Wave, NU-Wave 2, AERO and AP-BWE have it: frames of 2048 every 512, mirrored outside.
 
     The mean over frames of the RMS over bins of the difference of log10 powers, which are at least 1e-8.
@@ -60,12 +70,14 @@ def lsd_nuwave(estimate: Signal, reference: Signal, cutoff: Tensor | None = None
     return _lsd(estimate, reference, cutoff, Frames(2048, 512, "mirror"), _clamped(1e-8))
 
 
-def lsd_universr(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def lsd_universr(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """LSD as UniverSR has it: as `lsd_nuwave`, with frames of 1024 every 256 and powers of at least 1e-6."""
     return _lsd(estimate, reference, cutoff, Frames(1024, 256, "mirror"), _clamped(1e-6))
 
 
-def lsd_kuleshov(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def lsd_kuleshov(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """LSD as the code of Kuleshov et al. has it: of NATURAL logarithms, over time before bins, at most 10.
 
     Frames of 2048 every 512, mirrored outside (as librosa 0.8.1). The mean over bins of the RMS over frames
@@ -79,8 +91,9 @@ def lsd_kuleshov(estimate: Signal, reference: Signal, cutoff: Tensor | None = No
     return {band: score.clamp(max=10) for band, score in scores.items()}
 
 
+@by_stretches
 def lsd_tfnet(
-    estimate: Signal, reference: Signal, cutoff: Tensor | None = None, block: int | None = 8192
+    estimate: Sound, reference: Sound, cutoff: Tensor | None = None, block: int | None = 8192
 ) -> dict[str, Tensor]:
     """LSD as TFNet's code has it: one Fourier transform without window of each block of samples.
 
@@ -95,7 +108,8 @@ def lsd_tfnet(
     )
 
 
-def lsd_king(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def lsd_king(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """LSD as the code of AudioEDSR (King et al.) has it, with the axes of its Eq. 2 swapped.
 
     The mean over bins of the RMS over time of log10 of the ratio of powers, in scipy.signal.stft's default
@@ -110,7 +124,8 @@ def lsd_king(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) 
     )
 
 
-def lsd_eq2(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def lsd_eq2(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """LSD as AudioEDSR's Eq. 2 prints it: the mean over frames of the RMS over bins, frames as `lsd_king`.
 
     The paper states no floor; here powers are at least 1e-14 (-140 dB) as SciPy scales them.
@@ -119,14 +134,18 @@ def lsd_eq2(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -
     return _lsd(estimate, reference, cutoff, Frames(256, 128, "whole", double=True), _clamped(1e-14 * scale))
 
 
-def snr(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def snr(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """Signal-to-noise ratio in dB of the sums over all samples; nan where the reference is silent."""
-    estimated, referred = aligned(estimate, reference)
-    return {"": _ratio(referred, referred - estimated)}
+    signal = error = 0
+    for _, E, R in side_by_side(estimate, reference):
+        signal, error = signal + _energy(R), error + _energy(R - E)
+    return {"": _ratio(signal, error)}
 
 
+@by_stretches
 def snr_patch(
-    estimate: Signal, reference: Signal, cutoff: Tensor | None = None, block: int | None = 8192
+    estimate: Sound, reference: Sound, cutoff: Tensor | None = None, block: int | None = 8192
 ) -> dict[str, Tensor]:
     """SNR in dB as the code of Kuleshov et al. and of TFNet has it: the mean over blocks of samples.
 
@@ -136,80 +155,112 @@ def snr_patch(
     """
     if block is None:
         return _one_by_one(snr_patch, estimate, reference, cutoff)
-    framing = Frames(block, block, "none")
-    estimated, referred = aligned(estimate, reference)
-    (E, counts), (R, _) = (
-        in_frames(wave[:, 0].double(), reference.lengths, framing) for wave in (estimated, referred)
-    )
-    power, error = R.square().mean(-1), (R - E).square().mean(-1)
-    counted = valid(counts, R.shape[1]) & (power > 0)
-    return {"": mean_of(10 * (power / (error + 1e-6)).log10(), counted)}
+    nothing = reference.lengths.new_zeros(len(reference.lengths), 0)
+    ratios, counts = [nothing.double()], [nothing.bool()]  # of blocks
+    for framed, counted in frames_of(alike(estimate, reference), Frames(block, block, "none")):
+        E, R = framed.double().chunk(2)
+        power, error = R.square().mean(-1), (R - E).square().mean(-1)
+        ratios.append(10 * (power / (error + 1e-6)).log10())
+        counts.append(counted & (power > 0))
+    return {"": mean_of(torch.cat(ratios, 1), torch.cat(counts, 1))}
 
 
+@by_stretches
 def snr_aligned(
-    estimate: Signal, reference: Signal, cutoff: Tensor | None = None, reach: int = 64
+    estimate: Sound, reference: Sound, cutoff: Tensor | None = None, reach: int = 64
 ) -> dict[str, Tensor]:
     """SNR in dB after the estimate was moved by up to `reach` samples to where it correlates best.
 
     Over the samples that both then have. Beside `snr` it tells a delay from an error. nan for silence.
     """
+    lag = _best_lag(estimate, reference, reach)[:, None]
+    signal = error = 0
+    heard = False
+    for first, E, R in side_by_side(estimate, reference, reach):
+        E, R = E.double(), R[:, reach : R.shape[1] - reach].double()
+        n = torch.arange(R.shape[1], device=R.device)
+        at, length = first + n + lag, reference.lengths[:, None]
+        both = (at >= 0) & (at < length) & (first + n < length)
+        moved = E.gather(1, n + lag + reach)
+        signal, error = signal + _energy(R * both), error + _energy((R - moved) * both)
+        heard = heard | sounds(E)
+    return {"": _ratio(signal, error).where(heard, torch.nan)}
+
+
+def _best_lag(estimate: Sound, reference: Sound, reach: int) -> Tensor:
+    """[B] samples by which the estimate is late, within +-`reach`: the peak of the cross-correlation."""
+    if isinstance(reference, Recording):
+        return correlation(estimate, reference, reach).argmax(1) - reach
     estimated, referred = (wave[:, 0].double() for wave in aligned(estimate, reference))
     size = estimated.shape[-1]
     spectra = (torch.fft.rfft(wave, size + reach) for wave in (estimated, referred))  # silence for all lags
     E, R = spectra
-    correlation = torch.fft.irfft(E * R.conj(), size + reach)
     lags = torch.arange(-reach, reach + 1, device=E.device)
-    lag = lags[correlation[:, lags].argmax(1)]
-
-    at = torch.arange(size, device=E.device) + lag[:, None]
-    both = (at >= 0) & (at < reference.lengths[:, None]) & valid(reference.lengths, size)
-    moved = estimated.gather(1, at.clamp(0, size - 1))
-    ratio = _ratio(referred * both, (referred - moved) * both)
-    return {"": ratio.where(sounds(estimated), torch.nan)}
+    return lags[torch.fft.irfft(E * R.conj(), size + reach)[:, lags].argmax(1)]
 
 
-def si_sdr(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def si_sdr(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """Scale-invariant signal-to-distortion ratio in dB; nan where either is silent: silence has no scale."""
-    estimated, referred = aligned(estimate, reference)
-    ratio = scale_invariant_signal_distortion_ratio(estimated.double(), referred.double())[:, 0]
-    return {"": ratio.where(sounds(referred) & sounds(estimated), torch.nan)}
+    least = torch.finfo(torch.float64).eps  # as torchmetrics has it
+    product = power = 0
+    for _, E, R in side_by_side(estimate, reference):
+        product = product + (E.double() * R.double()).sum(-1)
+        power = power + _energy(R.double())
+    scale = ((product + least) / (power + least))[:, None]
+    target = noise = 0
+    heard = [False, False]
+    for _, E, R in side_by_side(estimate, reference):
+        scaled = scale * R.double()
+        target, noise = target + _energy(scaled), noise + _energy(scaled - E.double())
+        heard = [before | sounds(wave) for before, wave in zip(heard, (E, R), strict=True)]
+    ratio = 10 * ((target + least) / (noise + least)).log10()
+    return {"": ratio.where(heard[0] & heard[1], torch.nan)}
 
 
-def l1(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def l1(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """Mean absolute error of the samples, where full scale is 1."""
-    estimated, referred = aligned(estimate, reference)
-    return {"": (estimated - referred).abs().sum((1, 2)) / reference.lengths}
+    errors = ((E - R).abs() for _, E, R in side_by_side(estimate, reference))
+    return {"": sum(error.sum(1, dtype=summed_in(reference)) for error in errors) / reference.lengths}
 
 
-def mse(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def mse(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """Mean squared error of the samples, where full scale is 1."""
-    estimated, referred = aligned(estimate, reference)
-    return {"": (estimated - referred).square().sum((1, 2)) / reference.lengths}
+    errors = ((E - R).square() for _, E, R in side_by_side(estimate, reference))
+    return {"": sum(error.sum(1, dtype=summed_in(reference)) for error in errors) / reference.lengths}
 
 
-def l1_aligned(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def l1_aligned(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """`l1` of the estimate or of its negative, whichever is less: losses of magnitudes know no sign."""
     return _either_sign(l1, estimate, reference)
 
 
-def mse_aligned(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def mse_aligned(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """`mse` of the estimate or of its negative, whichever is less."""
     return _either_sign(mse, estimate, reference)
 
 
-def _either_sign(metric: Metric, estimate: Signal, reference: Signal) -> dict[str, Tensor]:
-    flipped = estimate._replace(wave=-estimate.wave)
+def _either_sign(metric: Metric, estimate: Sound, reference: Sound) -> dict[str, Tensor]:
+    flipped = estimate.mapped(torch.neg)
     return {"": torch.minimum(metric(estimate, reference)[""], metric(flipped, reference)[""])}
 
 
-def polarity(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+@by_stretches
+def polarity(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
     """1 where the estimate correlates negatively with the reference, else 0; nan where either is silent.
 
     The mean of it is the share of recordings that came out flipped.
     """
-    estimated, referred = aligned(estimate, reference)
-    flipped = (estimated.double() * referred).sum((1, 2)) < 0
-    return {"": flipped.double().where(sounds(estimated) & sounds(referred), torch.nan)}
+    product = 0
+    heard = [False, False]
+    for _, E, R in side_by_side(estimate, reference):
+        product = product + (E.double() * R).sum(1)
+        heard = [before | sounds(wave) for before, wave in zip(heard, (E, R), strict=True)]
+    return {"": (product < 0).double().where(heard[0] & heard[1], torch.nan)}
 
 
 HALVES = ("-flipped", "-upright")  # of recordings: a score that each has for its half only
@@ -220,17 +271,18 @@ def by_polarity(metric: Metric) -> Metric:
     where it does not; each is nan for the others.
     """
 
-    def scores(estimate: Signal, reference: Signal, cutoff: Tensor | None = None) -> dict[str, Tensor]:
+    def scores(estimate: Sound, reference: Sound, cutoff: Tensor | None = None) -> dict[str, Tensor]:
         values, flipped = metric(estimate, reference)[""], polarity(estimate, reference)[""]
         upright = values.where(flipped == 0, torch.nan)
         return {"": values, "-flipped": values.where(flipped == 1, torch.nan), "-upright": upright}
 
-    return scores
+    return by_stretches(scores) if takes_stretches(metric) else scores
 
 
+@by_stretches
 def mr_stft(
-    estimate: Signal,
-    reference: Signal,
+    estimate: Sound,
+    reference: Sound,
     cutoff: Tensor | None = None,
     resolutions: Sequence[tuple[int, int]] = ((1024, 120), (2048, 240), (512, 50)),
 ) -> dict[str, Tensor]:
@@ -244,14 +296,14 @@ def mr_stft(
     return {"": torch.stack(distances).mean(0)}
 
 
-def _stft_distance(estimate: Signal, reference: Signal, frames: Frames) -> Tensor:
+def _stft_distance(estimate: Sound, reference: Sound, frames: Frames) -> Tensor:
     """Spectral convergence plus mean difference of magnitudes [B] (Yamamoto et al. 2020, eq. 6 and 7)."""
-    error = norm = difference = 0
+    dtype, error, norm, difference = summed_in(reference), 0, 0, 0
     for E, R, counted in powers_of(estimate, reference, frames):
         distance = (R.sqrt() - E.sqrt()) * counted[..., None]
-        error = error + distance.square().sum((1, 2))
-        norm = norm + (R * counted[..., None]).sum((1, 2))
-        difference = difference + distance.abs().sum((1, 2))
+        error = error + distance.square().sum((1, 2), dtype=dtype)
+        norm = norm + (R * counted[..., None]).sum((1, 2), dtype=dtype)
+        difference = difference + distance.abs().sum((1, 2), dtype=dtype)
     bins = frames.n_fft // 2 + 1
     convergence = (error / norm).sqrt().where(norm > 0, torch.nan)
     return convergence + difference / (bins * counts_of(reference.lengths, frames))
@@ -303,29 +355,30 @@ def _clamped(floor: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _lsd(
-    estimate: Signal,
-    reference: Signal,
+    estimate: Sound,
+    reference: Sound,
     cutoff: Tensor | None,
     frames: Frames,
     log_ratio: Callable[[Tensor, Tensor], Tensor],
     time_first: bool = False,
 ) -> dict[str, Tensor]:
     """The mean over frames of the RMS over bins of `log_ratio` of the powers, or with the axes swapped."""
-    bins = torch.arange(frames.n_fft // 2 + 1, device=reference.wave.device)
+    bins = torch.arange(frames.n_fft // 2 + 1, device=reference.lengths.device)
     bands = {"": torch.ones_like(bins, dtype=torch.bool)[None]}
     if cutoff is not None:
         edge = (len(bins) * cutoff.double() / (reference.rate / 2)).long()[:, None]
         bands |= {"-LF": bins < edge, "-HF": bins >= edge}
 
+    dtype = summed_in(reference)
     sums = dict.fromkeys(bands, 0)  # over frames, of what is below the root
     for E, R, counted in powers_of(estimate, reference, frames):
         squared = log_ratio(E, R).square()
         for name, band in bands.items():
             if time_first:
-                sums[name] = sums[name] + squared.where(counted[..., None], 0).sum(1)
+                sums[name] = sums[name] + squared.where(counted[..., None], 0).sum(1, dtype=dtype)
             else:
                 rms = mean_of(squared, band[:, None]).sqrt()
-                sums[name] = sums[name] + rms.where(counted, 0).sum(1)
+                sums[name] = sums[name] + rms.where(counted, 0).sum(1, dtype=dtype)
     counts = counts_of(reference.lengths, frames)
     if time_first:
         return {name: mean_of((sums[name] / counts[:, None]).sqrt(), band) for name, band in bands.items()}
@@ -343,8 +396,12 @@ def _one_by_one(
     return {name: torch.cat([score[name] for score in scores]) for name in scores[0]}
 
 
+def _energy(wave: Tensor) -> Tensor:
+    """[B] sums of the squares of [B, T], in double precision."""
+    return wave.square().sum(-1, dtype=torch.float64)
+
+
 def _ratio(signal: Tensor, error: Tensor) -> Tensor:
-    """[B] dB of energies, summed in double precision; nan where `signal` [B, ..., T] is silent."""
+    """[B] dB of energies [B]; nan where `signal` is silent."""
     least = torch.finfo(torch.float64).eps  # as torchmetrics has it: no error is finite
-    S, N = (wave.flatten(1).square().sum(-1, dtype=torch.float64) for wave in (signal, error))
-    return (10 * ((S + least) / (N + least)).log10()).where(S > 0, torch.nan)
+    return (10 * ((signal + least) / (error + least)).log10()).where(signal > 0, torch.nan)

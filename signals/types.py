@@ -30,6 +30,10 @@ class Signal(NamedTuple):
         """A batch without padding: every sample of `wave` [B, 1, T] is valid."""
         return cls(wave, rate, torch.full((len(wave),), wave.shape[-1], device=wave.device))
 
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Signal":
+        """The same with `function` of each sample."""
+        return self._replace(wave=function(self.wave))
+
 
 class Recording(NamedTuple):
     """Signals of one length that are read by stretches: a long one never is in memory as a whole.
@@ -54,6 +58,16 @@ class Recording(NamedTuple):
             return out
 
         return cls(read, samples, rate)
+
+    @property
+    def lengths(self) -> Tensor:
+        """[B], as those of a Signal."""
+        example = self.read(0, 0)
+        return torch.full((len(example),), self.samples, device=example.device)
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Recording":
+        """The same with `function` of each sample, which leaves silence silent."""
+        return self._replace(read=lambda first, count: function(self.read(first, count)))
 
     def stretches(self, length: int) -> Iterator[Tensor]:
         """All of it in order, [B, 1, length] at a time; the last may be shorter."""
@@ -85,16 +99,21 @@ def silence_padding(wave: Tensor, lengths: Tensor) -> Tensor:
     return wave * valid(lengths, wave.shape[-1])[:, None]
 
 
-def aligned(estimate: Signal, reference: Signal) -> tuple[Tensor, Tensor]:
-    """Both waves [B, 1, longest] with silence for padding, whatever it held before.
-
-    Raises ValueError if rates or lengths differ.
-    """
+def check_alike(estimate: Signal | Recording, reference: Signal | Recording) -> None:
+    """Raises ValueError if rates or lengths differ."""
     if estimate.rate != reference.rate:
         raise ValueError(f"the estimate is at {estimate.rate} Hz, the reference at {reference.rate} Hz")
     ours, theirs = estimate.lengths.tolist(), reference.lengths.tolist()
     if ours != theirs:
         raise ValueError(f"the estimate has {ours} samples, the reference {theirs}")
+
+
+def aligned(estimate: Signal, reference: Signal) -> tuple[Tensor, Tensor]:
+    """Both waves [B, 1, longest] with silence for padding, whatever it held before.
+
+    Raises ValueError if rates or lengths differ.
+    """
+    check_alike(estimate, reference)
     longest = int(reference.lengths.max())
     return tuple(
         silence_padding(signal.wave[..., :longest], signal.lengths) for signal in (estimate, reference)
