@@ -13,11 +13,12 @@ from callbacks.pictures import spared
 from callbacks.spectrograms import draw_spectrograms
 from signals.metrics import METRICS
 from signals.names import file_names
+from signals.stretches import Sound
 from signals.types import Pair, Signal
 
 
 def score(
-    metrics: Mapping[str, str], estimate: Signal, reference: Signal, cutoff: torch.Tensor | None
+    metrics: Mapping[str, str], estimate: Sound, reference: Sound, cutoff: torch.Tensor | None
 ) -> dict[str, torch.Tensor]:
     """Scores [B] by printed name. metrics: what computes each name, as `{"LSD": "lsd_nuwave"}`."""
     return {
@@ -25,6 +26,14 @@ def score(
         for name, metric in metrics.items()
         for suffix, values in METRICS[metric](estimate, reference, cutoff).items()
     }
+
+
+def in_bits(wave: torch.Tensor, bits: int | None) -> torch.Tensor:
+    """Samples as they are once they were stored in words of so many bits (None: in floats)."""
+    if not bits:
+        return wave
+    steps = 2 ** (bits - 1)
+    return (wave * steps).round().clamp(-steps, steps - 1) / steps
 
 
 def synchronise() -> None:
@@ -84,10 +93,7 @@ class Scores(lightning.Callback):
         """measured: scores [B] by name that the method gives itself."""
         measured = dict(measured or {})
         self.measured |= measured.keys()
-        if self.bits:
-            steps = 2 ** (self.bits - 1)
-            stored = (estimate.wave * steps).round().clamp(-steps, steps - 1) / steps
-            estimate = estimate._replace(wave=stored)
+        estimate = estimate._replace(wave=in_bits(estimate.wave, self.bits))
         scores = score(self.metrics, estimate, pair.high, pair.cutoff) | measured
         table = {name: values.tolist() for name, values in scores.items()}
         for row, id_ in enumerate(pair.ids):

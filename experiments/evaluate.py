@@ -3,37 +3,48 @@
 import experiments  # noqa: F401  isort: skip  first: it says how PyTorch's threads wait
 
 import argparse
-import csv
+import errno
 import io
 import itertools
 import json
+import math
 import os
+import shutil
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import scipy.fft
-import soundfile
 import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
-from callbacks.scores import Scores
+from callbacks.scores import Scores, in_bits, score
 from datamodules.corpora.selection import audio_below
 from experiments.averages import LEAST, Averages, averages
 from experiments.configuration import configure, load_paper, nearest, paper_names
 from experiments.threads import choose_threads
+from signals.audio_files import AudioFile, Unreadable
 from signals.errors import UserError
 from signals.metrics import METRICS
-from signals.types import Pair, Signal
+from signals.names import csv_text, one_line
+from signals.stretches import correlation, side_by_side, takes_stretches
+from signals.types import Pair, Recording, Signal
 
 DEFAULT_METRICS = ("lsd_ssr_eval", "lsd_nuwave", "snr", "si_sdr")
-SECONDS_AT_ONCE = 60  # of sound, all channels: what bounds the memory
+KINDS = ("estimate", "reference")
+SECONDS_AT_ONCE = 60  # of sound, all channels: what is in memory at once; longer files go by stretches
+SECONDS_WHOLE = 600  # of a channel: what a metric is given at most that does not go by stretches
+BLOCK = 2**18  # samples of a file that are decoded at once
 REACH = 0.05  # seconds to both sides in which a lag is looked for
 LEVEL_OFF = 1.0  # dB of difference in level that is worth a warning
 LINES = 30  # more files than these are not printed one by one
@@ -102,69 +113,146 @@ def list_everything() -> None:
 # Files ----------------------------------------------------------------------------------------------------
 
 
-def by_name(folder: Path) -> dict[str, list[Path]]:
-    """Relative path without suffix -> the files of that name. Raises UserError without such a folder."""
+def by_name(folder: Path, report: Callable[[str], object] | None = None) -> dict[str, list[Path]]:
+    """Relative path without suffix -> the files of that name. Raises UserError without such a folder.
+
+    report: told of each link, folder or name that cannot be followed.
+    """
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}.")
+        raise UserError(f"no folder {one_line(folder)}.")
     found: dict[str, list[Path]] = {}
-    for path in audio_below(folder):
+    listing = audio_below(folder)
+    for path in listing:
         found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    for line in listing.left_out if report else ():
+        report(line)
     return found
+
+
+@contextmanager
+def opened(kind: str, path: Path) -> Iterator[AudioFile]:
+    """An estimate or a reference. Raises UserError, which names it, where it cannot be read to its end."""
+    try:
+        with AudioFile(path) as file:
+            yield file
+    except Unreadable as error:
+        reason = str(error)
+        is_ = "is " if reason.startswith(("empty", "undecodable", "joined")) else ""
+        raise UserError(f"the {kind} {path.name} {is_}{reason}") from None
 
 
 def matched(id_: str, estimates: list[Path], references: list[Path]) -> Item:
     """Raises UserError with why the two cannot be compared as they are."""
-    headers = []
-    for kind, paths in (("estimate", estimates), ("reference", references)):
+    found = []
+    for kind, paths in zip(KINDS, (estimates, references), strict=True):
         if not paths:
             raise UserError(f"no {kind}")
         if len(paths) > 1:
             raise UserError(f"{len(paths)} files could be the {kind}: {', '.join(p.name for p in paths)}")
-        try:
-            headers.append(soundfile.info(paths[0]))
-        except soundfile.SoundFileError:
-            raise UserError(f"the {kind} {paths[0].name} is broken") from None
-    ours, theirs = headers
-    for what, unit in (("samplerate", "Hz"), ("frames", "samples"), ("channels", "channels")):
-        mine, other = getattr(ours, what), getattr(theirs, what)
+        with opened(kind, paths[0]) as file:
+            found.append((file.rate, file.frames, file.channels))
+    for mine, other, unit in zip(*found, ("Hz", "samples", "channels"), strict=True):
         if mine != other:
             raise UserError(f"the estimate has {mine} {unit}, the reference {other}")
-    if not ours.frames:
-        raise UserError("both are empty")
-    return Item(id_, estimates[0], references[0], ours.samplerate, ours.frames, ours.channels)
+    return Item(id_, estimates[0], references[0], *found[0])
 
 
-def matched_folders(reference: Path, estimate: Path) -> tuple[list[Item], dict[str, str]]:
-    """What can be scored, and why each other file cannot. Raises UserError without any pair."""
-    ours, theirs = by_name(estimate), by_name(reference)
+def matched_folders(reference: Path, estimate: Path) -> tuple[list[Item], list[str]]:
+    """What can be scored, and a line for what cannot. Raises UserError without any pair."""
+    left_out: list[str] = []
+    ours, theirs = (by_name(folder, left_out.append) for folder in (estimate, reference))
     if not ours.keys() & theirs.keys():
+        why = f" Left out: {left_out[0]}." if left_out else ""
         raise UserError(
-            f"nothing in common: {len(ours)} audio files below {estimate}, {len(theirs)} below {reference};"
-            " names must agree up to the suffix."
+            f"nothing in common: {len(ours)} audio files below {one_line(estimate)}, {len(theirs)} below "
+            f"{one_line(reference)}; names must agree up to the suffix.{why}"
         )
-    items, left_out = [], {}
+    items = []
     for id_ in sorted(ours.keys() | theirs.keys()):
         try:
             items.append(matched(id_, ours.get(id_, []), theirs.get(id_, [])))
         except UserError as reason:
-            left_out[id_] = str(reason)
+            left_out.append(f"{id_}: {reason}")
     return items, left_out
+
+
+@contextmanager
+def side(item: Item, kind: str) -> Iterator[AudioFile]:
+    """Its `estimate` or `reference`. Raises UserError where that is not what it was when it was matched."""
+    path = getattr(item, kind)
+    with opened(kind, path) as file:
+        if (file.rate, file.frames, file.channels) != (item.rate, item.samples, item.channels):
+            raise UserError(f"the {kind} {path.name} was changed in the meantime")
+        yield file
 
 
 def read(item: Item) -> np.ndarray:
     """[2, C, T] estimate and reference. Raises UserError where one cannot be scored."""
     waves = []
-    for kind, path in (("estimate", item.estimate), ("reference", item.reference)):
-        try:
-            wave, _ = soundfile.read(path, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError:
-            raise UserError(f"the {kind} {path.name} is broken") from None
-        if len(wave) != item.samples:
-            raise UserError(f"the {kind} {path.name} breaks off after {len(wave)} of {item.samples} samples")
-        if not np.isfinite(wave).all():
-            raise UserError(f"the {kind} {path.name} holds NaN or infinity")
-        waves.append(wave.T)
+    for kind in KINDS:
+        with side(item, kind) as file:
+            waves.append(file.read(item.samples).T)
     return np.stack(waves)
+
+
+@contextmanager
+def spooled(item: Item, device: str) -> Iterator[list[Recording]]:
+    """Estimate and reference as Recordings [C, 1, ...] that are read where they are needed.
+
+    Each is decoded once, into a file of the temporary folder that has no name: it is gone with the process,
+    however that ends. Raises UserError where one cannot be scored, or has no room.
+    """
+    with ExitStack() as stack:
+        recordings = []
+        for kind in KINDS:
+            with side(item, kind) as file:
+                with room_for(item):
+                    samples = stack.enter_context(tempfile.TemporaryFile())
+                    if shutil.disk_usage(tempfile.gettempdir()).free < 4 * item.samples * item.channels:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                spool(file, samples, item)
+            recordings.append(recording_of(samples, item, device))
+        yield recordings
+
+
+@contextmanager
+def room_for(item: Item) -> Iterator[None]:
+    """Raises UserError, which names the temporary folder, where one of the two files has no room there."""
+    size = 4 * item.samples * item.channels
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"no room for {size / 1e9:.1f} GB in the temporary folder {tempfile.tempdir or ''} "
+            f"({error.strerror}): set TMPDIR to a folder that has it"
+        ) from None
+
+
+def spool(file: AudioFile, samples: BinaryIO, item: Item) -> None:
+    """Decodes a file into another, as bare floats [T, C]."""
+    while len(wave := file.read(BLOCK)):
+        with room_for(item):
+            samples.write(wave)
+            samples.flush()
+
+
+def recording_of(samples: BinaryIO, item: Item, device: str) -> Recording:
+    """What `spool` has written."""
+
+    def read(first: int, count: int) -> Tensor:
+        wave = np.zeros((count, item.channels), np.float32)
+        start, stop = max(first, 0), min(first + count, item.samples)
+        if start < stop:
+            samples.seek(wave.itemsize * item.channels * start)
+            samples.readinto(wave[start - first : stop - first])
+        return torch.from_numpy(wave).T.contiguous()[:, None].to(device)
+
+    return Recording(read, item.samples, item.rate)
+
+
+def is_long(item: Item) -> bool:
+    """Whether it goes by stretches."""
+    return item.channels * item.samples > SECONDS_AT_ONCE * item.rate
 
 
 def batches(items: list[Item]) -> Iterator[list[Item]]:
@@ -195,11 +283,17 @@ def lag_and_polarity(estimate: Tensor, reference: Tensor, reach: int) -> tuple[T
     """
     size = scipy.fft.next_fast_len(estimate.shape[-1] + reach, real=True)
     E, R = (torch.fft.rfft(wave.double(), size) for wave in (estimate, reference))
-    correlation = torch.fft.irfft((E * R.conj()).sum(1), size)
+    both = torch.fft.irfft((E * R.conj()).sum(1), size)
+    return peak(torch.cat([both[:, size - reach :], both[:, : reach + 1]], dim=1))
+
+
+def peak(correlation: Tensor) -> tuple[Tensor, Tensor]:
+    """[B] the lag of the largest modulus of correlations [B, 2 reach + 1], and its sign there."""
+    reach = correlation.shape[1] // 2
     lags = torch.arange(-reach, reach + 1, device=correlation.device)
-    lags = lags[lags.abs().argsort(stable=True)]
-    found = lags[correlation[:, lags].abs().argmax(1)]
-    return found, correlation.gather(1, found[:, None] % size)[:, 0].sign()
+    nearest = lags.abs().argsort(stable=True)
+    found = lags[nearest][correlation[:, nearest].abs().argmax(1)]
+    return found, correlation.gather(1, found[:, None] + reach)[:, 0].sign()
 
 
 def level(estimate: Tensor, reference: Tensor) -> Tensor:
@@ -232,24 +326,100 @@ def score_batch(items: list[Item], waves: list[np.ndarray], rule: Mapping) -> di
     return found
 
 
-def score_all(items: list[Item], rule: Mapping) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """Scores by file, and why files could not be read after all."""
-    files, left_out = {}, {}
+def score_long(item: Item, rule: Mapping) -> tuple[dict[str, float], list[str]]:
+    """Scores by name, with ALIGNMENT, of a file that is read by stretches, and the names that it cannot have.
+
+    What does not go by stretches is given one channel after the other as a whole, unless that is too long.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cutoff = None if rule["cutoff"] is None else torch.full((item.channels,), rule["cutoff"], device=device)
+    scores, missing = {}, []
+    with spooled(item, device) as (estimate, reference):
+        stored = estimate.mapped(partial(in_bits, bits=rule["bits"]))
+        for name, metric in rule["metrics"].items():
+            if takes_stretches(METRICS[metric]):
+                found = score({name: metric}, stored, reference, cutoff)
+            elif item.samples <= SECONDS_WHOLE * item.rate:
+                found = score_channels({name: metric}, stored, reference, cutoff)
+            else:
+                found = {name: torch.tensor([math.nan])}
+                missing.append(name)
+            scores |= {key: sum(values.tolist()) / len(values) for key, values in found.items()}
+        return scores | dict(zip(ALIGNMENT, alignment(estimate, reference), strict=True)), missing
+
+
+def score_channels(
+    metrics: Mapping[str, str], estimate: Recording, reference: Recording, cutoff: Tensor | None
+) -> dict[str, Tensor]:
+    """`score` of each channel as a whole."""
+    found = []
+    for row in range(len(reference.lengths)):
+        waves = (
+            torch.cat([part[row : row + 1].clone() for part in x.stretches(BLOCK)], dim=-1)
+            for x in (estimate, reference)
+        )
+        pair = (Signal.of(wave, reference.rate) for wave in waves)
+        found.append(score(metrics, *pair, None if cutoff is None else cutoff[row : row + 1]))
+    return {name: torch.cat([scores[name] for scores in found]) for name in found[0]}
+
+
+def alignment(estimate: Recording, reference: Recording) -> tuple[int, float, int]:
+    """`lag_and_polarity` and `level` in the order of ALIGNMENT, all channels together."""
+    reach = min(round(REACH * reference.rate), reference.samples - 1)
+    lag, polarity = peak(correlation(estimate, reference, reach).sum(0, keepdim=True))
+    powers = 0
+    for _, *waves in side_by_side(estimate, reference):
+        powers = powers + torch.stack([wave.square().sum(dtype=torch.float64) for wave in waves])
+    return lag.item(), (10 * (powers[0] / powers[1]).log10()).item(), int(polarity)
+
+
+class Scored(NamedTuple):
+    """files: scores by name. left_out: a line for each that could not be read after all.
+
+    missing: ids by the name of a score that does not go by stretches, and of which they are too long.
+    """
+
+    files: dict[str, dict[str, float]]
+    left_out: list[str]
+    missing: dict[str, list[str]]
+
+    def add(self, batch: list[Item], rule: Mapping) -> None:
+        """Scores a batch of `batches`."""
+        waves: dict[Item, np.ndarray] = {}
+        for item in batch:
+            try:
+                if is_long(item):
+                    self.files[item.id], missing = score_long(item, rule)
+                    for name in missing:
+                        self.missing.setdefault(name, []).append(item.id)
+                else:
+                    waves[item] = read(item)
+            except UserError as reason:
+                self.left_out.append(f"{item.id}: {reason}")
+        if waves:
+            self.files.update(score_batch(list(waves), list(waves.values()), rule))
+
+    def sorted(self) -> "Scored":
+        """By id, and every file with the scores of all: what one does not have is nan."""
+        names = dict.fromkeys(name for scores in self.files.values() for name in scores)
+        files = {
+            id_: {name: scores.get(name, math.nan) for name in names}
+            for id_, scores in sorted(self.files.items())
+        }
+        return self._replace(files=files)
+
+
+def score_all(items: list[Item], rule: Mapping) -> Scored:
+    """Scores of all files, in batches or by stretches."""
+    scored = Scored({}, [], {})
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("scoring", total=len(items))
         for batch in batches(items):
-            waves: dict[Item, np.ndarray] = {}
-            for item in batch:
-                try:
-                    waves[item] = read(item)
-                except UserError as reason:
-                    left_out[item.id] = str(reason)
-            if waves:
-                files |= score_batch(list(waves), list(waves.values()), rule)
+            scored.add(batch, rule)
             bar.advance(task, len(batch))
-    return dict(sorted(files.items())), left_out
+    return scored.sorted()
 
 
 def groups_of(files: Mapping, average: str) -> dict[str, str]:
@@ -272,15 +442,12 @@ def totals(found: Averages, count: int) -> dict[str, dict[str, float]]:
 
 def as_csv(files: Mapping, found: Averages, rule: Mapping) -> str:
     """A line a file, then the totals; what defines the numbers stands in the line of the mean."""
-    text = io.StringIO()
     columns = ["file", *next(iter(files.values())), "rule"]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"file": id_, **scores} for id_, scores in files.items())
+    lines = [{"file": id_, **scores} for id_, scores in files.items()]
     for name, values in totals(found, len(files)).items():
-        line = {"file": name, **values}
-        writer.writerow(line | ({"rule": json.dumps(rule, sort_keys=True)} if name == "mean" else {}))
-    return text.getvalue()
+        defined = {"rule": json.dumps(rule, sort_keys=True)} if name == "mean" else {}
+        lines.append({"file": name, **values, **defined})
+    return csv_text([columns, *([line.get(column, "") for column in columns] for line in lines)])
 
 
 def as_table(files: Mapping, found: Averages, rule: Mapping, width: int | None) -> str:
@@ -290,7 +457,7 @@ def as_table(files: Mapping, found: Averages, rule: Mapping, width: int | None) 
         pretty.add_column(name, justify="right")
     if len(files) <= LINES:
         for id_, scores in files.items():
-            pretty.add_row(id_, *(f"{scores[name]:.4g}" for name in columns))
+            pretty.add_row(Text(one_line(id_)), *(f"{scores[name]:.4g}" for name in columns))
         pretty.add_section()
     rows = totals(found, len(files))
     counts = rows.pop("n")
@@ -316,18 +483,22 @@ def as_table(files: Mapping, found: Averages, rule: Mapping, width: int | None) 
     return console.file.getvalue()
 
 
-def warn(files: Mapping[str, Mapping[str, float]], found: Averages) -> None:
+def warn(scored: Scored, found: Averages) -> None:
     """What is odd about files that were scored as they are; on stderr, a line a kind."""
+    files, missing = scored.files, scored.missing
     late = [f"{id_} ({s['lag']:+d} samples)" for id_, s in files.items() if s["lag"]]
     loud = [f"{id_} ({s['level']:+.1f} dB)" for id_, s in files.items() if not abs(s["level"]) <= LEVEL_OFF]
     turned = [id_ for id_, s in files.items() if s["polarity"] < 0]
     lines = [("not aligned with the reference", late), ("not at the level of the reference", loud)]
     lines += [("upside down against the reference (reversed polarity)", turned)]
-    lines += [(f"no finite {metric}, left out of its mean", ids) for metric, ids in found.not_finite.items()]
+    for metric, ids in found.not_finite.items():
+        others = [id_ for id_ in ids if id_ not in missing.get(metric, [])]
+        lines.append((f"no finite {metric}, left out of its mean", others))
+    lines += [(f"{metric}: not by stretches, left out of", sorted(ids)) for metric, ids in missing.items()]
     for what, which in lines:
         if which:
             rest = f", and {len(which) - LINES} more" if len(which) > LINES else ""
-            print(f"evaluate.py: {what}: {', '.join(which[:LINES])}{rest}", file=sys.stderr)
+            print(one_line(f"evaluate.py: {what}: {', '.join(which[:LINES])}{rest}"), file=sys.stderr)
 
 
 def warn_of_rates(rates: Mapping[int, int], wanted: int | None) -> None:
@@ -355,15 +526,15 @@ def evaluate(args: argparse.Namespace) -> int:
         check_output(args.output)
     items, left_out = matched_folders(args.reference, args.estimate)
     groups = groups_of([item.id for item in items], args.average)
-    files, unreadable = score_all(items, rule)
-    left_out |= unreadable
-    for id_, reason in left_out.items():
-        print(f"evaluate.py: left out {id_}: {reason}", file=sys.stderr)
+    scored = score_all(items, rule)
+    files, left_out = scored.files, left_out + scored.left_out
+    for line in left_out:
+        print(one_line(f"evaluate.py: left out {line}"), file=sys.stderr)
     if not files:
         raise UserError("no file could be scored.")
     scores = {id_: {m: v for m, v in s.items() if m not in ALIGNMENT} for id_, s in files.items()}
     found = averages(scores, groups, args.average)
-    warn(files, found)
+    warn(scored, found)
     rates = Counter(item.rate for item in items if item.id in files)
     warn_of_rates(rates, rule["rate"])
     rule |= {"rates": sorted(rates)}

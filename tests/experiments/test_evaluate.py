@@ -4,7 +4,10 @@ import csv
 import io
 import json
 import math
+import os
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +16,15 @@ import torch
 
 from experiments import compare, evaluate
 from experiments.averages import averages
+from signals import frames, stretches
+from signals.audio_files import AudioFile
+from signals.errors import UserError
+from signals.metrics import METRICS
+from signals.stretches import takes_stretches
+from signals.types import Signal
 
 RATE = 16_000
+RECORDING_OF, SCORE_BATCH = evaluate.recording_of, evaluate.score_batch
 
 
 def noise(seed: int, samples: int = RATE, channels: int = 1) -> np.ndarray:
@@ -254,6 +264,19 @@ def spoil_end():
     path.write_bytes(path.read_bytes()[:20_000])
 
 
+def spoil_start():
+    path = Path("estimate/a/1.wav")
+    path.write_bytes(path.read_bytes()[:20_000])
+
+
+def spoil_empty():
+    Path("estimate/a/1.wav").write_bytes(b"")
+
+
+def spoil_nine():
+    write("estimate/a/1.wav", noise(0, 9000, channels=9))
+
+
 def spoil_nan():
     write("estimate/a/1.wav", np.full((9000, 1), np.nan, np.float32))
 
@@ -279,10 +302,13 @@ SPOILT = {
     spoil_rate: "the estimate has 8000 Hz, the reference 16000",
     spoil_length: "the estimate has 8999 samples, the reference 9000",
     spoil_channels: "the estimate has 2 channels, the reference 1",
-    spoil_text: "the estimate 1.wav is broken",
-    spoil_end: "",  # how a file that breaks off shows is up to its reader
+    spoil_text: "the estimate 1.wav is undecodable: ",
+    spoil_end: "the reference 1.wav breaks off at 0.31 s",
+    spoil_start: "the estimate 1.wav breaks off at 0.31 s",
+    spoil_empty: "the estimate 1.wav is undecodable: ",
+    spoil_nine: "the estimate has 9 channels, the reference 1",
     spoil_nan: "the estimate 1.wav holds NaN or infinity",
-    spoil_both: "both are empty",
+    spoil_both: "the estimate 1.wav is empty",
     spoil_double: "2 files could be the reference: 1.flac, 1.wav",
     spoil_missing: "no estimate",
     spoil_more: "no reference",
@@ -296,6 +322,161 @@ def test_what_does_not_fit_is_left_out_by_name(capsys, folders, spoil, reason):
     assert line.startswith("evaluate.py: left out a/1: ") and reason in line
     assert list(found)[:3] == ["a/2", "b/1", "mean"]
     assert float(found["n"]["snr"]) == 2
+
+
+def test_a_name_that_is_no_text_costs_its_own_file(capsys, folders):
+    for kind in ("reference", "estimate"):
+        lost = os.fsencode(f"{kind}/a/") + b"caf\xe9.wav"
+        os.rename(os.fsencode(f"{kind}/a/1.wav"), lost)
+    found, errors = scores(capsys, "--metrics", "snr", code=1)
+    why = "its name is not UTF-8: rename it"
+    assert errors == [
+        f"evaluate.py: left out {kind}/a/caf\\xe9.wav: {why}" for kind in ("estimate", "reference")
+    ]
+    assert list(found)[:3] == ["a/2", "b/1", "mean"]
+
+
+def test_a_name_of_two_lines_is_told_in_one_and_is_whole_in_the_csv(capsys, folders):
+    for kind in ("reference", "estimate"):
+        write(f"{kind}/a/two\nlines\r[red].wav", (1 + (kind == "estimate")) * noise(3))
+    found, (line,) = scores(capsys, "--metrics", "snr")
+    assert "a/two\nlines\r[red]" in found
+    assert line.startswith("evaluate.py: not at the level of the reference: a/two\\nlines\\r[red] (+6.0 dB)")
+    assert command("--metrics", "snr") == 0
+    assert "a/two\\nlines\\r[red] " in capsys.readouterr().out
+
+
+def test_a_file_that_changed_since_it_was_listed_is_left_out(folders):
+    items, _ = evaluate.matched_folders(Path("reference"), Path("estimate"))
+    write("estimate/a/1.wav", noise(0, 8999))
+    with pytest.raises(UserError, match=r"the estimate 1\.wav was changed in the meantime"):
+        evaluate.read(items[0])
+
+
+# By stretches ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long(folders, monkeypatch) -> dict[str, float]:
+    """Two channels in the place of a/1, for which there is no room at once; its scores if there were."""
+    late = noise(9, 30_002, channels=2)
+    write("reference/a/1.wav", late[1:30_000])
+    write("estimate/a/1.wav", np.array([0.6, -0.9], np.float32) * late[:29_999] + 0.01 * noise(10, 29_999, 2))
+    whole = everything()
+    monkeypatch.setattr(evaluate, "SECONDS_AT_ONCE", 1)
+    monkeypatch.setattr(evaluate, "BLOCK", 7000)
+    monkeypatch.setattr(stretches, "AT_ONCE", 10_000)
+    monkeypatch.setattr(evaluate, "score_batch", lambda *_: pytest.fail("as a whole"))
+    return whole
+
+
+def everything(bits: int | None = None, metrics: list[str] | None = None) -> dict[str, float]:
+    """Scores of a/1."""
+    metrics = metrics or [name for name, metric in METRICS.items() if takes_stretches(metric)]
+    items, _ = evaluate.matched_folders(Path("reference"), Path("estimate"))
+    rule = {"metrics": {name: name for name in metrics}, "bits": bits, "cutoff": 4000.0}
+    return evaluate.score_all(items[:1], rule).files["a/1"]
+
+
+def test_a_long_file_scores_by_stretches_as_the_whole(long):
+    found = everything()
+    assert list(found) == list(long)
+    assert found == pytest.approx(long, rel=1e-5, abs=1e-6, nan_ok=True)
+    assert (found["lag"], found["polarity"]) == (1, -1)
+
+
+def test_a_long_file_is_stored_in_its_word_length_first(long, monkeypatch):
+    """Of 16 levels below full scale, all are far from what was stored in them."""
+    coarse = everything(bits=5, metrics=["l1", "lsd_nuwave"])
+    monkeypatch.setattr(evaluate, "SECONDS_AT_ONCE", 60)
+    monkeypatch.setattr(evaluate, "score_batch", SCORE_BATCH)
+    assert coarse == pytest.approx(everything(bits=5, metrics=["l1", "lsd_nuwave"]), rel=1e-5)
+    assert coarse["l1"] != pytest.approx(long["l1"], rel=1e-3)
+
+
+def test_what_needs_the_whole_gets_it_a_channel_at_a_time(long, monkeypatch):
+    """Unless it is too long for that: then it is told, and left out of the mean."""
+    given = []
+
+    def mine(estimate: Signal, reference: Signal, cutoff=None) -> dict[str, torch.Tensor]:
+        given.append(estimate.wave.shape)
+        return {"": (estimate.wave - reference.wave).abs().mean((1, 2))}
+
+    monkeypatch.setitem(METRICS, "mine", mine)
+    assert everything(metrics=["mine"])["mine"] == pytest.approx(long["l1"], rel=1e-5)
+    assert given == [(1, 1, 29_999)] * 2
+
+
+def test_what_needs_the_whole_is_left_out_where_that_is_too_long(capsys, long, monkeypatch):
+    monkeypatch.setattr(evaluate, "SECONDS_WHOLE", 1)
+    monkeypatch.setattr(evaluate, "score_batch", SCORE_BATCH)
+    monkeypatch.setitem(METRICS, "mine", lambda E, R, _: {"": (E.wave - R.wave).abs().mean((1, 2))})
+    found, errors = scores(capsys, "--metrics", "snr,mine")
+    assert "evaluate.py: mine: not by stretches, left out of: a/1" in errors
+    assert not [line for line in errors if "no finite" in line]
+    assert (found["a/1"]["mine"], found["n"]["mine"], found["n"]["snr"]) == ("nan", "2", "3")
+    assert float(found["a/1"]["snr"]) == pytest.approx(long["snr"], rel=1e-5)
+
+
+def test_a_long_file_is_never_in_memory_as_a_whole(long, monkeypatch):
+    """Nothing that is decoded or read is longer than a block, a stretch, or the frames at work."""
+    sizes = []
+
+    def counted(function):
+        def call(*args):
+            wave = function(*args)
+            sizes.append(max(wave.shape))
+            return wave
+
+        return call
+
+    def recording_of(*args):
+        recording = RECORDING_OF(*args)
+        return recording._replace(read=counted(recording.read))
+
+    monkeypatch.setattr(evaluate, "recording_of", recording_of)
+    monkeypatch.setattr(AudioFile, "read", counted(AudioFile.read))
+    monkeypatch.setitem(frames.SAMPLES_AT_ONCE, "cpu", 40_000)
+    everything()
+    assert 7000 <= max(sizes) < 25_000
+
+
+@pytest.mark.parametrize("kind", ["estimate", "reference"])
+def test_a_long_file_that_breaks_off_is_told_by_its_side(capsys, long, monkeypatch, kind):
+    wave, _ = soundfile.read(f"{kind}/a/1.wav", dtype="float32")
+    wave[25_000] = np.nan
+    write(f"{kind}/a/1.wav", wave)
+    monkeypatch.setattr(evaluate, "score_batch", SCORE_BATCH)
+    found, (line,) = scores(capsys, "--metrics", "snr", code=1)
+    assert line == f"evaluate.py: left out a/1: the {kind} 1.wav holds NaN or infinity"
+    assert list(found)[:2] == ["a/2", "b/1"]
+
+
+@pytest.mark.parametrize("free", [0, 10**12])
+def test_where_there_is_no_room_for_a_long_file_it_is_told(capsys, long, monkeypatch, free):
+    """As soon as it can be known, or when the folder is full."""
+    monkeypatch.setattr(evaluate, "score_batch", SCORE_BATCH)
+    monkeypatch.setattr(evaluate.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(evaluate.tempfile, "TemporaryFile", partial(open, "/dev/full", "wb"))
+    found, (line,) = scores(capsys, "--metrics", "snr", code=1)
+    assert line.startswith("evaluate.py: left out a/1: no room for 0.0 GB in the temporary folder ")
+    assert line.endswith("(No space left on device): set TMPDIR to a folder that has it")
+    assert list(found)[:2] == ["a/2", "b/1"]
+
+
+def test_nothing_is_left_in_the_temporary_folder(long, monkeypatch, tmp_path):
+    """Nor is there meanwhile: nobody has to remove it."""
+    folder, found = tmp_path / "temporary", []
+    folder.mkdir()
+    monkeypatch.setattr(evaluate.tempfile, "tempdir", str(folder))
+
+    def score(*_) -> dict[str, torch.Tensor]:
+        found.append(list(folder.iterdir()))
+        return {"l1": torch.zeros(2)}
+
+    monkeypatch.setattr(evaluate, "score", score)
+    everything(metrics=["l1"])
+    assert found == [[]] and not list(folder.iterdir())
 
 
 def test_a_score_that_is_not_finite_is_counted_and_named(capsys, folders):
