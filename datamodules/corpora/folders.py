@@ -30,7 +30,8 @@ def folder(
     base = demand(
         root / Path(path).expanduser(),
         path,
-        f"Put audio into {path}/<speaker or source>/ below {root}, or choose other parts.",
+        f"Put audio into {path}/<speaker or source>/ below {root} (data.root, or a root of its own), "
+        "or choose other parts.",
     )
     found = demand_audio(base, path, split)
     files = {file: file.relative_to(base) for file in found}
