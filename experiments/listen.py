@@ -88,15 +88,17 @@ def pair(place: str, id_: str, versions: dict[str, Path], page: Path) -> str:
 
 
 def write_listening_page(before: Path, after: Path, page: Path, seed: int) -> tuple[int, list[str]]:
-    """Pairs of the page, and names of recordings that have no other version.
+    """Pairs of the page, and a line for each recording that is left out.
 
     Raises UserError where there is no pair, or a recording is in no generator's folder.
     """
     from experiments.evaluate import by_name
 
-    folders = {"before": by_name(before), "after": by_name(after)}
+    left_out: list[str] = []
+    folders = {"before": by_name(before, left_out.append), "after": by_name(after, left_out.append)}
     shared = sorted(set.intersection(*map(set, folders.values())))
     alone = sorted(set.union(*map(set, folders.values())) - set(shared))
+    left_out += [f"{name}: in one of the folders only" for name in alone]
     if not shared:
         raise UserError(f"{before} and {after} have no recording of the same name.")
     if outside := [id_ for id_ in shared if "/" not in id_]:
@@ -111,7 +113,7 @@ def write_listening_page(before: Path, after: Path, page: Path, seed: int) -> tu
     script = f"<script>const COLUMNS = {json.dumps(COLUMNS)};{SCRIPT}</script>"
     page.parent.mkdir(parents=True, exist_ok=True)
     replace(page, document("Listening test", INTRODUCTION, *pairs, end, script))
-    return len(pairs), alone
+    return len(pairs), left_out
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -124,14 +126,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the order: another one for each listener")
     args = parser.parse_args(argv)
     try:
-        count, alone = write_listening_page(Path(args.before), Path(args.after), Path(args.output), args.seed)
+        page = Path(args.output)
+        count, left_out = write_listening_page(Path(args.before), Path(args.after), page, args.seed)
     except (UserError, OSError) as error:
         print(one_line(f"listen.py: {error}"), file=sys.stderr)
         return 2
-    for name in alone:
-        print(one_line(f"listen.py: left out: {name}: in one of the folders only"), file=sys.stderr)
+    for line in left_out:
+        print(one_line(f"listen.py: left out: {line}"), file=sys.stderr)
     print(f"{count} pairs: {one_line(args.output)}; its ratings.csv is for figures.py --ratings")
-    return 0
+    return 1 if left_out else 0
 
 
 if __name__ == "__main__":

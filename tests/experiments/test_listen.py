@@ -74,7 +74,7 @@ def test_the_order_is_the_seed_s(folders):
 
 def test_what_has_no_other_version_is_named(folders, capsys):
     Path("after/musicgen/0 & #.wav").unlink()
-    assert main(["before", "after", "--output", "page.html"]) == 0
+    assert main(["before", "after", "--output", "page.html"]) == 1
     printed = capsys.readouterr()
     assert "11 pairs" in printed.out
     assert "listen.py: left out: musicgen/0 & #: in one of the folders only" in printed.err
