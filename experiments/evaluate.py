@@ -208,7 +208,8 @@ def spooled(item: Item, device: str) -> Iterator[list[Recording]]:
             with side(item, kind) as file:
                 with room_for(item):
                     samples = stack.enter_context(tempfile.TemporaryFile())
-                    if shutil.disk_usage(tempfile.gettempdir()).free < 4 * item.samples * item.channels:
+                    needed = 4 * item.samples * item.channels * (len(KINDS) - len(recordings))
+                    if shutil.disk_usage(tempfile.gettempdir()).free < needed:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 spool(file, samples, item)
             recordings.append(recording_of(samples, item, device))
@@ -217,8 +218,8 @@ def spooled(item: Item, device: str) -> Iterator[list[Recording]]:
 
 @contextmanager
 def room_for(item: Item) -> Iterator[None]:
-    """Raises UserError, which names the temporary folder, where one of the two files has no room there."""
-    size = 4 * item.samples * item.channels
+    """Raises UserError, which names the temporary folder, where there is no room for both files."""
+    size = 4 * item.samples * item.channels * len(KINDS)
     try:
         yield
     except OSError as error:
