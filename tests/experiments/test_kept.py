@@ -1,7 +1,7 @@
 """What was named and written before stays: identities of runs and cells, records, weights, printed tables.
 
-A change that is meant to rename runs raises a version. Then `python tests/experiments/test_kept.py` writes names
-and tables anew; the records and weights stay as they were written.
+A change that is meant to rename runs raises a version. Then `python tests/experiments/test_kept.py` writes
+names and tables anew; the records and weights stay as they were written.
 """
 
 import contextlib
