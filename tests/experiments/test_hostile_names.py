@@ -19,6 +19,8 @@ from experiments.ratings import COLUMNS, read_ratings
 from experiments.run import main
 from signals.names import file_names, one_line
 
+pytestmark = pytest.mark.slow  # whole runs over 34 names
+
 NAMES = [
     "!$first$ of_all$",
     "take_A$B_-_L$D",

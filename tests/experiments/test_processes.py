@@ -150,6 +150,7 @@ def by_two(tiny_corpus, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paper", ROWS)
 def test_all_processes_end_with_the_same_parameters(by_two, paper):
     ours, theirs = (lines(by_two / paper / f"parameters.{rank}") for rank in (0, 1))
@@ -159,6 +160,7 @@ def test_all_processes_end_with_the_same_parameters(by_two, paper):
     assert not list(by_two.glob(f"{paper}/runs/{paper}/*/last.ckpt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [*ROWS, "exact2", "spline2"])
 def test_every_file_is_scored_once(by_two, place):
     scored = [lines(by_two / place / f"scored.{rank}") for rank in (0, 1)]
@@ -169,6 +171,7 @@ def test_every_file_is_scored_once(by_two, place):
         assert len(found) == 8 and all(len(part) == 4 for part in scored)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(by_two):
     (one,), (two,) = (records(by_two / f"exact{count}", "run") for count in (1, 2))
     assert one["id"] == two["id"]  # how many there were does not name a run
@@ -181,6 +184,7 @@ def test_two_processes_learn_what_one_does(by_two):
     assert two["held_out"] == pytest.approx(one["held_out"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_pods_learn_and_score_what_processes_of_torchrun_do(by_two):
     (theirs,), (ours,) = (records(by_two / place, "run") for place in ("exact2", "pods"))
     assert (ours["weights"], ours["processes"]) == (theirs["weights"], 2)
@@ -189,6 +193,7 @@ def test_pods_learn_and_score_what_processes_of_torchrun_do(by_two):
     assert ours["files"] == theirs["files"]
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one_does(by_two):
     (one,), (two,) = (records(by_two / f"spline{count}", "score") for count in (1, 2))
     same = ("id", "files", "mean", "std", "median", "files_used", "audio_seconds")
@@ -197,6 +202,7 @@ def test_two_processes_score_as_one_does(by_two):
     assert [path.name for path in kept[0]] == [path.name for path in kept[1]] != []
 
 
+@pytest.mark.slow
 def test_only_one_process_reports(by_two):
     assert "trains on" in (by_two / "exact2/out.0").read_text()
     assert (by_two / "exact2/out.1").read_text() == ""

@@ -425,6 +425,7 @@ def test_slots_have_a_gpu_each_in_turn_or_a_share_of_the_cores(monkeypatch):
     assert sweep.environments(3)[0]["OMP_NUM_THREADS"] == "5"
 
 
+@pytest.mark.slow
 def test_a_grid_here_goes_on_where_it_was_killed(place, tmp_path, monkeypatch, capsys):
     """Three cells, two at a time, each a process: one is fine, one killed while it trains, one fails.
 

@@ -101,6 +101,7 @@ def records(folder: Path) -> list[dict]:
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
+@pytest.mark.slow
 @forks
 def test_two_at_once_do_everything_once(tiny_corpus, workplace):
     assert together(workplace, tiny_corpus, "through") == [0, 0]
@@ -114,6 +115,7 @@ def test_two_at_once_do_everything_once(tiny_corpus, workplace):
     assert not list(workplace.rglob("*.partial*"))
 
 
+@pytest.mark.slow
 @forks
 def test_who_waits_for_one_that_is_killed_goes_on_with_its_work(tiny_corpus, workplace):
     assert together(workplace, tiny_corpus, "killed") == [-signal.SIGKILL, 0]

@@ -260,6 +260,7 @@ def loaded(folder: Path, name: str | int) -> list[dict]:
     return [torch.load(folder / f"{name} {rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases())
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_train_as_one(case, folder):
@@ -280,6 +281,7 @@ def test_two_processes_train_as_one(case, folder):
         torch.testing.assert_close(two["held_out"][name], value, rtol=TOLERANCE, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sums_and_norms_over_two_processes(folder):
     for rank, found in enumerate(loaded(folder, "units")):
         assert found["sum"].tolist() == [1, 2**41 + 1]
@@ -293,6 +295,7 @@ def test_sums_and_norms_over_two_processes(folder):
         assert found["precision"] == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NORMS)
 def test_normalisation_is_of_the_joined_batch(name, folder):
     whole, (even, odd) = normalised(name), [found["normalised"][name] for found in loaded(folder, "units")]
