@@ -9,6 +9,8 @@ import pytest
 from experiments import compare, run
 from experiments.configuration import load_table
 
+pytestmark = pytest.mark.slow  # whole runs of a paper's tables
+
 
 @pytest.fixture
 def command(tiny_corpus, workplace, tmp_path_factory):

@@ -15,6 +15,8 @@ from experiments.configuration import load_table
 from lightning_modules.audiosr.settings import Settings
 from signals.types import Signal
 
+pytestmark = pytest.mark.slow  # whole runs of a paper's tables
+
 SAMPLERS = {
     "DDIM, as released": ("ddim", "leading", 1.0),
     "DDIM from the zero-SNR step": ("ddim", "trailing", 0.0),

@@ -18,6 +18,8 @@ from experiments.runs import count_parameters
 from lightning_modules.fma_unet import FmaUNet
 from signals.errors import UserError
 
+pytestmark = pytest.mark.slow  # whole runs of a paper's tables
+
 SHORT = ("segment=8192", "data.held_out_files=1")
 
 

@@ -15,6 +15,8 @@ from experiments.verification import verify
 from lightning_modules.qista import M, N
 from signals import versions
 
+pytestmark = pytest.mark.slow  # whole runs of a paper's tables
+
 VERSIONS = [1, versions.DEGRADATIONS, versions.METRICS]
 WEIGHTS = {"n_official": "n.npz", "m_official": "m.npz"}
 RELEASED = [f"released.{name}={file}" for name, file in WEIGHTS.items()]

@@ -10,6 +10,8 @@ from experiments import compare, run
 from experiments.configuration import configure, load_table
 from experiments.runs import count_parameters
 
+pytestmark = pytest.mark.slow  # whole runs of a paper's tables
+
 
 @pytest.fixture(scope="session")
 def root(tiny_corpus, tmp_path_factory) -> Path:

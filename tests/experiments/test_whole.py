@@ -172,6 +172,7 @@ def test_a_changed_protocol_is_never_a_reproduction(degradations):
 # Identities -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_two_numbers_have_one_identity(tiny_corpus, stores, workplace):
     from datamodules.library import Library
 
