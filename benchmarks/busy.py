@@ -29,7 +29,7 @@ NETWORKS = ["audioedsr/edsr_x4", "fma_unet/unet", "audiosr/vae", "audiosr/ldm", 
 
 
 def steps_per_second(network: str, seconds: float) -> float:
-    """Of one network, in this process."""
+    """Trains one network in this process."""
     from experiments.configuration import configure  # before torch: its package says how threads wait
     import torch  # isort: skip
 
@@ -75,7 +75,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def measured(network: str, policy: dict[str, str], seconds: float) -> float:
-    """Of one network in a process of its own."""
+    """Steps per second of one network, in a process of its own."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
     command = [sys.executable, __file__, "--measure", network, "--seconds", str(seconds)]
     done = subprocess.run(command, env=clean | policy, capture_output=True, text=True)

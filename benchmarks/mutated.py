@@ -78,7 +78,7 @@ def write_files(folder: Path, count: int, seed: int) -> tuple[Path, Path]:
 
 
 def plainly(path: Path) -> np.ndarray:
-    """What libsndfile itself gives, forward and without a seek, until it stops."""
+    """Samples [T, C] as libsndfile itself gives them, forward and without a seek."""
 
     class Forward(soundfile.SoundFile):
         def seekable(self) -> bool:
@@ -92,7 +92,7 @@ def plainly(path: Path) -> np.ndarray:
 
 
 def invented(path: Path) -> str:
-    """What of a file was read that a plain decoder does not give; empty where there is nothing."""
+    """A line on samples that were read and that a plain decoder does not give; empty where there are none."""
     try:
         ours, _ = read_audio(path)
     except Unreadable:
@@ -114,7 +114,7 @@ def command(script: str, *arguments: object) -> subprocess.CompletedProcess:
 def failures_of(
     done: subprocess.CompletedProcess, ids: set[str], good: set[str], told: set[str]
 ) -> list[str]:
-    """What is wrong with a command's end. good: files with a result. told: files that are named."""
+    """Lines on what a command did wrong. good: files with a result. told: files that are named."""
     wrong = ["a traceback:\n" + done.stderr[-2000:]] if "Traceback" in done.stderr else []
     wrong += [f"status {done.returncode}"] if done.returncode not in (0, 1) else []
     wrong += [f"{id_}: neither a result nor a reason" for id_ in sorted(ids - good - told)]

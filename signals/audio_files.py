@@ -50,9 +50,9 @@ class Sndfile:
         import soundfile
 
         class Forward(soundfile.SoundFile):
-            def seekable(
-                self,
-            ) -> bool:  # else soundfile seeks after every read, which GSM and MP3 do not bear
+            """Else soundfile seeks after every read, which GSM and MP3 do not bear."""
+
+            def seekable(self) -> bool:
                 return False
 
         self.errors, self.source = soundfile.LibsndfileError, source

@@ -1,4 +1,4 @@
-"""What is below a folder: audio files, links that are followed, and what is left out, by name."""
+"""Listings of folders: audio files, links that are followed, and what is left out, by name."""
 
 import os
 import stat
